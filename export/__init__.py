@@ -1,0 +1,1 @@
+"""Newton-Schulz and the optimizer step as ONNX graphs."""

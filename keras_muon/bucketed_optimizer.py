@@ -1,0 +1,137 @@
+"""A Keras optimizer that updates variables in groups instead of one by one.
+
+Keras calls `update_step` once per variable. Two hooks of the base class see all
+variables at once; this class overrides them, one for TensorFlow (inside the merge
+call of its distribution strategies) and one for JAX and torch. It also mends what
+keeps the base class of Keras 3.15 from working everywhere.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+Tensor = Any
+Variable = Any
+
+
+class BucketedOptimizer(keras.optimizers.Optimizer):
+    """Base class: `buckets` says what goes together, `update_bucket` does it."""
+
+    def buckets(self, indices: Sequence[int]) -> list[list[int]]:
+        """Return the positions in `indices` of the variables that go together.
+
+        Args:
+            indices: Indices of trainable variables that have a gradient.
+
+        Returns:
+            Lists of positions that cover each one once.
+        """
+        raise NotImplementedError
+
+    def update_bucket(
+        self,
+        indices: Sequence[int],
+        gradients: Sequence[Tensor],
+        variables: Sequence[Variable],
+        learning_rate: Tensor,
+    ) -> None:
+        """Update the variables of one bucket.
+
+        Args:
+            indices: Indices of the bucket's variables.
+            gradients: Their gradients.
+            variables: What to assign to; on TensorFlow a replica's own variables.
+            learning_rate: The rate of this step, before decay and scaling.
+        """
+        raise NotImplementedError
+
+    def update_step(
+        self, gradient: Tensor, variable: Variable, learning_rate: Tensor
+    ) -> None:
+        """Update one variable: a bucket of its own."""
+        index = self._get_variable_index(variable)
+        self.update_bucket([index], [gradient], [variable], learning_rate)
+
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> Any:
+        """Apply gradients; the sparse ones of TensorFlow become dense.
+
+        Keras squares sparse gradients before it sums repeated tokens, and cannot
+        divide them by a loss scale. Both are right for dense ones.
+        """
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            grads = [
+                tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g
+                for g in grads
+            ]
+        return super().apply(grads, trainable_variables)
+
+    def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
+        """Write the moving averages into the model at the end of `fit`.
+
+        On JAX the base class lets a weight and its average share one array, and the
+        next `fit` fails because it donates the same buffer twice.
+        """
+        super().finalize_variable_values(var_list)
+        if self.use_ema and keras.backend.backend() == "jax":
+            for variable in var_list:
+                variable.assign(keras.ops.copy(variable.value))
+
+    def _apply_weight_decay(self, variables: Sequence[Variable]) -> None:
+        """Do nothing: `update_bucket` decays each variable at its own rate."""
+
+    def _backend_update_step(
+        self, grads: Any, trainable_variables: Any, learning_rate: Any
+    ) -> None:
+        """Hook of JAX and torch. TensorFlow reduces over replicas first."""
+        if keras.backend.backend() == "tensorflow":
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        indices = [self._get_variable_index(v) for v in trainable_variables]
+        with _without_gradients():
+            for bucket in self.buckets(indices):
+                self.update_bucket(
+                    [indices[i] for i in bucket],
+                    [grads[i] for i in bucket],
+                    [trainable_variables[i] for i in bucket],
+                    learning_rate,
+                )
+
+    def _distributed_tf_update_step(
+        self, distribution: Any, grads_and_vars: Any, learning_rate: Any
+    ) -> None:
+        """Hook of TensorFlow: one update context per bucket.
+
+        `extended.update` calls the function on every replica with that replica's
+        gradients and its copy of the first variable; in its context the others
+        resolve to the same replica's copies.
+        """
+        indices = [self._get_variable_index(v) for _, v in grads_and_vars]
+        for bucket in self.buckets(indices):
+            first, *others = [grads_and_vars[i][1] for i in bucket]
+
+            def update(
+                first: Any,
+                gradients: Any,
+                rate: Any,
+                others: Any = others,
+                bucket: Any = bucket,
+            ) -> None:
+                chosen = [indices[i] for i in bucket]
+                self.update_bucket(chosen, gradients, [first, *others], rate)
+
+            gradients = [grads_and_vars[i][0] for i in bucket]
+            distribution.extended.update(
+                first, update, args=(gradients, learning_rate), group=False
+            )
+
+
+def _without_gradients() -> contextlib.AbstractContextManager:
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.no_grad()
+    return contextlib.nullcontext()

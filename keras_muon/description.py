@@ -1,0 +1,88 @@
+"""The table that `Muon.describe()` prints."""
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from keras_muon.routing import Route
+from keras_muon.scaling import Scaling
+
+# Wide enough for the paths of nested models where the output is no terminal.
+WIDTH_OF_FILES = 132
+
+
+def print_description(
+    title: str,
+    routes: Sequence[Route],
+    scaling: Scaling,
+    state_bytes: int,
+    adamw_bytes: int,
+    print_fn: Callable[[str], object] | None = None,
+) -> None:
+    """Print one row per variable and the totals.
+
+    Args:
+        title: Name of the optimizer and its settings.
+        routes: The routes, in order.
+        scaling: From (fan_in, fan_out) to the step factor.
+        state_bytes: Bytes of momentum and moments that the optimizer keeps.
+        adamw_bytes: Bytes that AdamW would keep for the same variables.
+        print_fn: Called with the whole text. None prints to standard output.
+    """
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    for name in ("variable", "shape"):
+        table.add_column(name, overflow="fold")
+    for name in ("in x out", "batch"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("rule", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    table.add_column("factor", justify="right", no_wrap=True)
+    for route in routes:
+        table.add_row(*_row(route, scaling))
+    table.caption = _totals(routes, state_bytes, adamw_bytes)
+    if print_fn is None:
+        _console().print(table)
+        return
+    console = Console(width=WIDTH_OF_FILES, color_system=None)
+    with console.capture() as capture:
+        console.print(table)
+    print_fn(capture.get())
+
+
+def _row(route: Route, scaling: Scaling) -> tuple[str, ...]:
+    shape = " x ".join(map(str, route.shape)) or "scalar"
+    view = route.view
+    if view is None:
+        return (route.path, shape, "", "", "AdamW", route.reason, "")
+    return (
+        route.path,
+        shape,
+        f"{view.fan_in} x {view.fan_out}",
+        str(view.batch),
+        "[bold green]Muon[/]",
+        route.reason,
+        f"{scaling(view.fan_in, view.fan_out):.3g}",
+    )
+
+
+def _totals(routes: Sequence[Route], state_bytes: int, adamw_bytes: int) -> str:
+    total = sum(math.prod(route.shape) for route in routes)
+    muon = sum(math.prod(r.shape) for r in routes if r.rule == "muon")
+    share = muon / total if total else 0.0
+    lines = [
+        f"Muon: {muon:,} of {total:,} parameters ({share:.1%})",
+        f"State: {state_bytes:,} bytes; AdamW would keep {adamw_bytes:,}",
+    ]
+    unknown = sum(not route.certain for route in routes)
+    if unknown:
+        lines.append(f"Not proven, so left to AdamW: {unknown} variables")
+    return "\n".join(lines)
+
+
+def _console() -> Console:
+    if sys.stdout.isatty():
+        return Console()
+    return Console(file=sys.stdout, width=WIDTH_OF_FILES)

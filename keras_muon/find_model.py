@@ -1,0 +1,57 @@
+"""Finding the model whose variables an optimizer is being built for.
+
+Keras hands an optimizer its variables and nothing else. But the model that is being
+compiled, fitted or trained is alive in one of the calling functions, and it is
+recognised with certainty: it owns every one of those variables.
+"""
+
+import inspect
+from collections.abc import Iterable, Sequence
+from types import FrameType
+from typing import Any
+
+import keras
+
+
+def find_model(variables: Sequence[Any]) -> Any | None:
+    """Return the model that owns all variables, from the calling functions.
+
+    Args:
+        variables: The `keras.Variable`s that the optimizer is built for.
+
+    Returns:
+        The model, or None. The nearest function that knows one decides: first the
+        object whose method it is, then its local, then its global variables. Of
+        several models there, the one with the fewest variables is taken.
+    """
+    wanted = {id(variable) for variable in variables}
+    frame = inspect.currentframe()
+    try:
+        while wanted and frame is not None:
+            for candidates in _candidates(frame):
+                model = _smallest_owner(candidates, wanted)
+                if model is not None:
+                    return model
+            frame = frame.f_back
+        return None
+    finally:
+        del frame  # A frame that refers to itself would live until the next collection.
+
+
+def _candidates(frame: FrameType) -> Iterable[Iterable[Any]]:
+    local = frame.f_locals
+    yield [local["self"]] if "self" in local else []
+    yield list(local.values())
+    yield list(frame.f_globals.values())
+
+
+def _smallest_owner(candidates: Iterable[Any], wanted: set[int]) -> Any | None:
+    best, fewest = None, None
+    for value in candidates:
+        # `type` and not isinstance: a proxy's __class__ may run foreign code.
+        if not issubclass(type(value), keras.Model):
+            continue
+        owned = {id(variable) for variable in value.weights}
+        if wanted <= owned and (fewest is None or len(owned) < fewest):
+            best, fewest = value, len(owned)
+    return best

@@ -1,0 +1,164 @@
+"""MatrixView: which axes of a kernel are in, which are out, which are batch.
+
+A kernel of any rank is a stack of linear maps. Its matrix view names the axes that
+are summed over (in), the axes that are produced (out) and the axes that number
+independent maps (batch). It is the only source of `fan_in` and `fan_out`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixView:
+    """A kernel seen as a stack of (fan_in, fan_out) matrices.
+
+    Args:
+        shape: The kernel's shape. Every extent is 1 or more.
+        in_axes: Axes that are summed over when the layer is applied.
+        out_axes: Axes that the layer produces.
+        batch_axes: Axes that number independent matrices: experts, groups.
+        factors: The same shape with axes split in two, if a part of an axis has a
+            role of its own; the three lists of axes then count in `factors`. The
+            kernel of a convolution with `g` groups, (3, 3, i, g * o), has factors
+            (3, 3, i, g, o).
+
+    Raises:
+        ValueError: If the axes do not cover each axis exactly once, or `factors` does
+            not describe `shape`.
+
+    Example:
+        >>> view = MatrixView((64, 8, 16), in_axes=(0,), out_axes=(1, 2))
+        >>> view.fan_in, view.fan_out
+        (64, 128)
+    """
+
+    shape: tuple[int, ...]
+    in_axes: tuple[int, ...]
+    out_axes: tuple[int, ...]
+    batch_axes: tuple[int, ...] = ()
+    factors: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _integers(field.name, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        if min(self.shape, default=0) < 1:
+            raise ValueError(
+                "`shape` must have at least one axis, each of extent 1 or more; "
+                f"received {self.shape}."
+            )
+        object.__setattr__(self, "factors", self.factors or self.shape)
+        _check_factors(self.shape, self.factors)
+        rank = len(self.factors)
+        for name in ("in_axes", "out_axes", "batch_axes"):
+            axes = getattr(self, name)
+            wrapped = tuple(a + rank if -rank <= a < 0 else a for a in axes)
+            object.__setattr__(self, name, wrapped)
+        if sorted(self.permutation) != list(range(rank)):
+            raise ValueError(
+                f"The axes of a view must cover each of the {rank} axes of "
+                f"{self.factors} exactly once; received batch_axes={self.batch_axes}, "
+                f"in_axes={self.in_axes}, out_axes={self.out_axes}."
+            )
+
+    @classmethod
+    def of_last_axes(cls, shape: Sequence[int]) -> "MatrixView":
+        """Return the view of a stack of matrices: last two axes in and out.
+
+        Args:
+            shape: At least two extents.
+
+        Returns:
+            A view whose other axes are batch.
+
+        Raises:
+            ValueError: If there are fewer than two axes.
+
+        Example:
+            >>> MatrixView.of_last_axes((12, 64, 64)).batch
+            12
+        """
+        rank = len(shape)
+        if rank < 2:
+            raise ValueError(
+                f"A matrix needs at least 2 axes; received shape {tuple(shape)}. "
+                "Biases and gains belong to AdamW; a flattened matrix must be reshaped."
+            )
+        return cls(tuple(shape), (rank - 2,), (rank - 1,), tuple(range(rank - 2)))
+
+    @property
+    def batch(self) -> int:
+        """Number of independent matrices."""
+        return math.prod(self.factors[axis] for axis in self.batch_axes)
+
+    @property
+    def fan_in(self) -> int:
+        """Entries summed over per output."""
+        return math.prod(self.factors[axis] for axis in self.in_axes)
+
+    @property
+    def fan_out(self) -> int:
+        """Outputs per matrix."""
+        return math.prod(self.factors[axis] for axis in self.out_axes)
+
+    @property
+    def permutation(self) -> tuple[int, ...]:
+        """The order of axes that brings batch, in, out together."""
+        return (*self.batch_axes, *self.in_axes, *self.out_axes)
+
+    @property
+    def inverse_permutation(self) -> tuple[int, ...]:
+        """The order of axes that undoes `permutation`."""
+        order = self.permutation
+        return tuple(order.index(axis) for axis in range(len(order)))
+
+    @property
+    def permuted_factors(self) -> tuple[int, ...]:
+        """The extents after `permutation`."""
+        return tuple(self.factors[axis] for axis in self.permutation)
+
+    @property
+    def matrix_shape(self) -> tuple[int, int, int]:
+        """(batch, fan_in, fan_out)."""
+        return (self.batch, self.fan_in, self.fan_out)
+
+    def to_json(self) -> dict[str, list[int]]:
+        """Return the view as a dictionary of plain lists."""
+        return {name: list(value) for name, value in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict) -> "MatrixView":
+        """Return the view that `to_json` wrote."""
+        return cls(**values)
+
+
+def _integers(name: str, values: object) -> tuple[int, ...]:
+    try:
+        return tuple(value.__index__() for value in values)  # type: ignore[attr-defined]
+    except (TypeError, AttributeError):
+        raise TypeError(
+            f"`{name}` must be a sequence of integers; received {values!r}. A single "
+            "axis is written (0,)."
+        ) from None
+
+
+def _check_factors(shape: tuple[int, ...], factors: tuple[int, ...]) -> None:
+    """Refuse factors that are not `shape` with some axes split."""
+    remaining = list(factors)
+    for extent in shape:
+        product = remaining.pop(0) if remaining else 0
+        while remaining and product < extent:
+            product *= remaining.pop(0)
+        while remaining and remaining[0] == 1 and extent == product:
+            remaining.pop(0)
+        if product != extent:
+            break
+    else:
+        if not remaining:
+            return
+    raise ValueError(
+        f"`factors` must be `shape` with axes split, in order; received {factors} for "
+        f"shape {shape}."
+    )

@@ -1,0 +1,122 @@
+"""Errors that say what was received, what is allowed, and the way out."""
+
+import difflib
+import math
+from collections.abc import Iterable
+
+
+def unknown_name(
+    argument: str, received: object, known: Iterable[str], way_out: str = ""
+) -> ValueError:
+    """Return the error for a name that is not in a table, with close matches.
+
+    Args:
+        argument: Name of the argument, as the user wrote it.
+        received: The value that was passed.
+        known: The names that are allowed.
+        way_out: A sentence that says what to do if none of them fits.
+
+    Returns:
+        A `ValueError` to raise.
+
+    Example:
+        >>> print(unknown_name("schedule", "yuo", ["jordan", "you"]))
+        Unknown `schedule`: 'yuo'; did you mean 'you'? Known: 'jordan', 'you'.
+    """
+    known = list(known)
+    close = difflib.get_close_matches(str(received), known, n=1, cutoff=0.5)
+    guess = f"; did you mean {close[0]!r}?" if close else "."
+    names = ", ".join(repr(name) for name in known)
+    text = f"Unknown `{argument}`: {received!r}{guess} Known: {names}."
+    return ValueError(f"{text} {way_out}".rstrip())
+
+
+def require_number(
+    argument: str,
+    received: object,
+    *,
+    minimum: float = 0.0,
+    below: float = math.inf,
+    open_minimum: bool = False,
+    way_out: str = "",
+) -> float:
+    """Return `received` as a float, or refuse it by name.
+
+    Args:
+        argument: Name of the argument, as the user wrote it.
+        received: The value that was passed.
+        minimum: Smallest value that is allowed.
+        below: The value must be smaller than this.
+        open_minimum: Refuse `minimum` itself.
+        way_out: A sentence that says what to do instead.
+
+    Returns:
+        The value as a Python float.
+
+    Raises:
+        TypeError: If it is not a real number.
+        ValueError: If it lies outside the range, or is not finite.
+    """
+    try:
+        if isinstance(received, (bool, str)):
+            raise TypeError
+        number = float(received)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"`{argument}` must be a number; received {received!r} of type "
+            f"{type(received).__name__}. {way_out}".rstrip()
+        ) from None
+    too_small = number <= minimum if open_minimum else number < minimum
+    if too_small or not number < below or not math.isfinite(number):
+        left = "(" if open_minimum else "["
+        raise ValueError(
+            f"`{argument}` must lie in {left}{minimum:g}, {below:g}); "
+            f"received {received!r}. {way_out}".rstrip()
+        )
+    return number
+
+
+def require_count(argument: str, received: object, *, way_out: str = "") -> int:
+    """Return `received` as an integer of at least 1, or refuse it by name.
+
+    Args:
+        argument: Name of the argument, as the user wrote it.
+        received: The value that was passed.
+        way_out: A sentence that says what to do instead.
+
+    Returns:
+        The value as a Python int.
+
+    Raises:
+        TypeError: If it is not an integer.
+        ValueError: If it is below 1.
+    """
+    if isinstance(received, bool) or not hasattr(received, "__index__"):
+        raise TypeError(
+            f"`{argument}` must be a whole number of at least 1; received "
+            f"{received!r}. {way_out}".rstrip()
+        )
+    count = received.__index__()
+    if count < 1:
+        raise ValueError(
+            f"`{argument}` must be at least 1; received {count}. {way_out}".rstrip()
+        )
+    return count
+
+
+def require_flag(argument: str, received: object) -> bool:
+    """Return `received` if it is True or False, or refuse it by name.
+
+    Args:
+        argument: Name of the argument, as the user wrote it.
+        received: The value that was passed.
+
+    Returns:
+        The flag.
+
+    Raises:
+        TypeError: If it is anything but True or False.
+    """
+    if received is not True and received is not False:
+        raise TypeError(f"`{argument}` must be True or False; received {received!r}.")
+    return received

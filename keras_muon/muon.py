@@ -1,0 +1,304 @@
+"""Muon for Keras 3: momentum, Newton-Schulz, a step that knows the matrix's shape."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from keras_muon.batching import check_batched, stacks
+from keras_muon.bucketed_optimizer import BucketedOptimizer
+from keras_muon.description import print_description
+from keras_muon.keras_ops import check_compute_dtype
+from keras_muon.messages import require_flag, require_number
+from keras_muon.rates import (
+    AdamRate,
+    check_base_arguments,
+    checked_decay,
+    checked_rate,
+)
+from keras_muon.route_source import RouteSource
+from keras_muon.routing import Route
+from keras_muon.scaling import ADAMW_RMS, get_scaling
+from keras_muon.schedules import SCHEDULES, Schedule, get_schedule
+from keras_muon.state import add_state, bytes_of, state_dtype
+from keras_muon.steps import step_by_adamw, step_matrices
+
+Tensor = Any
+Variable = Any
+
+# Arguments that are numbers, flags or names, kept as attributes and saved as such.
+PLAIN_ARGUMENTS = (
+    "adam_beta_1",
+    "adam_beta_2",
+    "adam_epsilon",
+    "adam_weight_decay",
+    "batched",
+    "compute_dtype",
+    "momentum",
+    "nesterov",
+    "ns_steps",
+    "rms",
+    "scaling",
+)
+
+
+@keras.saving.register_keras_serializable(package="keras_muon")
+class Muon(BucketedOptimizer):
+    """Muon: orthogonalized momentum for hidden matrices, AdamW for the rest.
+
+    For every hidden matrix W with gradient G:
+
+        M <- momentum * M + G
+        U  = G + momentum * M                 (nesterov; else U = M)
+        O  = polar factor of U, by Newton-Schulz
+        W <- (1 - learning_rate * weight_decay) * W - learning_rate * scale * O
+
+    Embeddings, output heads, biases and gains are updated by AdamW. What is what
+    follows from the model's layers; `describe()` shows it.
+
+    Args:
+        learning_rate: A float, a `keras.optimizers.schedules.LearningRateSchedule`, or
+            a callable. With `scaling="moonlight"` a rate that suits AdamW suits Muon.
+        momentum: Decay of the momentum per step, in [0, 1).
+        nesterov: Whether to look one step ahead.
+        weight_decay: Share of a hidden matrix removed per step and unit of learning
+            rate, decoupled from the gradient. None for no decay.
+        scaling: How the step depends on the matrix's shape: `"moonlight"`
+            (rms * sqrt(max(in, out))), `"original"` (sqrt(max(1, out / in))), `"mup"`
+            (sqrt(out / in)) or `"naive"` (1).
+        rms: Root mean square per entry of a moonlight update, dimensionless.
+        schedule: Coefficients of Newton-Schulz: a name in `keras_muon.SCHEDULES`, or a
+            `keras_muon.Schedule`.
+        ns_steps: Number of Newton-Schulz steps. None takes the schedule's own.
+        compute_dtype: Dtype of the matrix products, see `orthogonalize`. `"auto"` is
+            float32, and float64 for float64 variables.
+        adam_learning_rate: Rate of AdamW. None follows `learning_rate`. A float keeps
+            its proportion to a `learning_rate` that callbacks change. A schedule
+            counts the same steps.
+        adam_beta_1: Decay of AdamW's first moment, in [0, 1).
+        adam_beta_2: Decay of AdamW's second moment, in [0, 1).
+        adam_epsilon: Added to the root of the second moment.
+        adam_weight_decay: Decay of AdamW's variables. `"same"` is `weight_decay`.
+        exclude: Regular expressions that must match whole paths of variables; what
+            they match goes to AdamW.
+        routes: A dictionary from such expressions to `"muon"`, `"adamw"`, a
+            `MatrixView` or its axes; or the whole table, a list of `Route`.
+        batched: Whether matrices of equal shape share one iteration. `"auto"` does so
+            where it is faster.
+        **base_arguments: The other arguments of `keras.optimizers.Optimizer`: `name`,
+            `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`,
+            `ema_overwrite_frequency`, `loss_scale_factor`,
+            `gradient_accumulation_steps`.
+
+    Raises:
+        TypeError: If an argument has the wrong type, or none of this name exists.
+        ValueError: If an argument is outside its range.
+
+    Example:
+        >>> model = keras.Sequential([
+        ...     keras.Input((16,)), keras.layers.Dense(8), keras.layers.Dense(4)])
+        >>> model.compile(optimizer=Muon(learning_rate=1e-3), loss="mse")
+
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025,
+    arXiv:2502.16982.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        *,
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        weight_decay: float | None = 0.004,
+        scaling: str = "moonlight",
+        rms: float = ADAMW_RMS,
+        schedule: str | dict | Schedule = "you",
+        ns_steps: int | None = None,
+        compute_dtype: str = "auto",
+        adam_learning_rate: Any = None,
+        adam_beta_1: float = 0.9,
+        adam_beta_2: float = 0.95,
+        adam_epsilon: float = 1e-7,
+        adam_weight_decay: float | str | None = "same",
+        exclude: Any = None,
+        routes: Any = None,
+        batched: str | bool = "auto",
+        **base_arguments: Any,
+    ):
+        own = inspect.signature(Muon).parameters
+        check_base_arguments(base_arguments, own.keys() - {"base_arguments"})
+        learning_rate = checked_rate("learning_rate", learning_rate)
+        weight_decay = checked_decay("weight_decay", weight_decay)
+        super().__init__(
+            learning_rate=learning_rate, weight_decay=weight_decay, **base_arguments
+        )
+        self.momentum = require_number("momentum", momentum, below=1.0)
+        self.nesterov = require_flag("nesterov", nesterov)
+        self.scaling = scaling
+        self.rms = rms
+        self.scale = get_scaling(scaling, rms=rms)
+        self.schedule = get_schedule(schedule)
+        self.ns_steps = ns_steps
+        self.triples = self.schedule.take(ns_steps)
+        self.compute_dtype = check_compute_dtype(compute_dtype)
+        self._adam_rate = AdamRate(adam_learning_rate, learning_rate)
+        self.adam_beta_1 = require_number("adam_beta_1", adam_beta_1, below=1.0)
+        self.adam_beta_2 = require_number("adam_beta_2", adam_beta_2, below=1.0)
+        self.adam_epsilon = require_number("adam_epsilon", adam_epsilon)
+        if adam_weight_decay != "same":
+            adam_weight_decay = checked_decay("adam_weight_decay", adam_weight_decay)
+        self.adam_weight_decay = adam_weight_decay
+        self.batched = check_batched(batched)
+        # Plain data about variables; as ordinary attributes they would be tracked.
+        object.__setattr__(self, "_route_source", RouteSource(exclude, routes))
+        object.__setattr__(self, "_routes", ())
+
+    @classmethod
+    def for_model(cls, model: Any, **arguments: Any) -> Self:
+        """Return an optimizer whose routes are read from a model's layers now.
+
+        A bare `Muon()` finds its model when it is built by `compile` and `fit`. Use
+        this where it cannot: in loops far from the model, and to see errors early.
+
+        Args:
+            model: A built `keras.Model`.
+            **arguments: The arguments of `Muon`.
+
+        Returns:
+            The optimizer, not built yet.
+
+        Raises:
+            TypeError: If `model` is not a Keras model.
+            ValueError: If it has no variables yet, or a pattern matches none of them.
+
+        Example:
+            >>> model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(8)])
+            >>> optimizer = Muon.for_model(model, learning_rate=1e-3)
+        """
+        if not isinstance(model, keras.Layer):
+            raise TypeError(
+                f"`model` must be a keras.Model; received {type(model).__name__}."
+            )
+        if not model.trainable_variables:
+            raise ValueError(
+                f"`model` {model.name!r} has no trainable variables yet. Build it: "
+                "model.build(input_shape), or call it once on data."
+            )
+        source = RouteSource(arguments.get("exclude"), arguments.get("routes"))
+        routes = source.resolve(model.trainable_variables, model)
+        return cls(**{**arguments, "routes": routes})
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes in the order of the trainable variables; empty until built."""
+        return self._routes
+
+    def describe(self, print_fn: Callable[[str], object] | None = None) -> None:
+        """Print how each variable is updated, and the totals.
+
+        Args:
+            print_fn: Called with the whole text. None prints to standard output.
+
+        Raises:
+            ValueError: If the optimizer is not built.
+        """
+        if not self.built:
+            raise ValueError(
+                "describe() needs variables: call it after fit, or build the optimizer "
+                "by optimizer.build(model.trainable_variables)."
+            )
+        print_description(
+            f"{self.name}: {self.scaling}, {self.schedule.name} x {len(self.triples)}",
+            self.routes,
+            self.scale,
+            state_bytes=bytes_of([*self._momenta, *self._velocities]),
+            adamw_bytes=bytes_of(self._trainable_variables, copies=2),
+            print_fn=print_fn,
+        )
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Decide the routes and create the state: one buffer per hidden matrix.
+
+        Args:
+            variables: The `keras.Variable`s to update.
+        """
+        if self.built:
+            return
+        routes = self._route_source.resolve(variables)
+        super().build(variables)
+        object.__setattr__(self, "_routes", tuple(routes))
+        self._momenta, self._velocities = [], []
+        for variable, route in zip(variables, routes, strict=True):
+            # Keras assigns the "gradient" of such a variable itself (float8 scales).
+            kept = not getattr(variable, "overwrite_with_gradient", False)
+            adamw = kept and route.rule == "adamw"
+            momentum = add_state(self, variable, "momentum") if kept else None
+            velocity = add_state(self, variable, "velocity") if adamw else None
+            self._momenta.append(momentum)
+            self._velocities.append(velocity)
+
+    def buckets(self, indices: Sequence[int]) -> list[list[int]]:
+        """Return the positions that share an iteration; AdamW's one by one."""
+        matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]
+        groups = stacks(
+            [self.routes[indices[i]].matrix_view for i in matrices],
+            [state_dtype(self._trainable_variables[indices[i]]) for i in matrices],
+            self.batched,
+        )
+        others = [[i] for i, n in enumerate(indices) if self.routes[n].rule == "adamw"]
+        return [[matrices[i] for i in group] for group in groups] + others
+
+    def update_bucket(
+        self,
+        indices: Sequence[int],
+        gradients: Sequence[Tensor],
+        variables: Sequence[Variable],
+        learning_rate: Tensor,
+    ) -> None:
+        """Update hidden matrices of one shape together, or one AdamW variable."""
+        dtype = state_dtype(self._trainable_variables[indices[0]])
+        gradients = [ops.cast(gradient, dtype) for gradient in gradients]
+        rate = ops.cast(learning_rate, dtype)
+        if self.routes[indices[0]].rule == "adamw":
+            step_by_adamw(self, indices[0], gradients[0], variables[0], rate)
+            return
+        step_matrices(self, indices, gradients, variables, rate)
+
+    def state_of(self, index: int) -> list[Variable]:
+        """Return the state of a variable: momentum, and AdamW's second moment."""
+        state = (self._momenta[index], self._velocities[index])
+        return [variable for variable in state if variable is not None]
+
+    def adam_rate(self, learning_rate: Tensor) -> Tensor:
+        """Return AdamW's rate at this step, beside Muon's."""
+        return self._adam_rate(learning_rate, self._iterations)
+
+    def decays(self, index: int) -> bool:
+        """Whether weight decay applies to a variable."""
+        return self._use_weight_decay(self._trainable_variables[index])
+
+    @property
+    def micro_step(self) -> Variable:
+        """Count of calls, of which several make a step while gradients accumulate."""
+        return self._iterations
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the arguments that recreate this optimizer, routes included."""
+        config = super().get_config()
+        known = SCHEDULES.get(self.schedule.name) == self.schedule
+        config |= {name: getattr(self, name) for name in PLAIN_ARGUMENTS}
+        config["schedule"] = self.schedule.name if known else self.schedule.to_json()
+        config["adam_learning_rate"] = self._adam_rate.to_json(config["learning_rate"])
+        return config | self._route_source.to_json(self.routes)
+
+    @classmethod
+    def from_config(cls, config: dict, custom_objects: Any = None) -> Self:
+        """Return the optimizer that `get_config` describes."""
+        config = dict(config)
+        if isinstance(config.get("adam_learning_rate"), dict):
+            config["adam_learning_rate"] = keras.saving.deserialize_keras_object(
+                config["adam_learning_rate"], custom_objects=custom_objects
+            )
+        return super().from_config(config, custom_objects=custom_objects)

@@ -1,0 +1,82 @@
+"""Muon's direction for hidden matrices: momentum, then Newton-Schulz, in stacks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from keras_muon.admissible import Triple
+from keras_muon.keras_ops import from_matrices, polar_factor, to_matrices
+from keras_muon.matrix_view import MatrixView
+
+Tensor = Any
+
+
+def nesterov_update(
+    gradient: Tensor, momentum_state: Tensor, *, momentum: float, nesterov: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the update to orthogonalize, and the momentum after this step.
+
+    Args:
+        gradient: The gradient G, in the dtype of the momentum.
+        momentum_state: The momentum M before this step.
+        momentum: Its decay, in [0, 1).
+        nesterov: Whether to look one step ahead.
+
+    Returns:
+        U = G + momentum * M (or M), and M = momentum * M + G.
+
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025,
+    arXiv:2502.16982, equation (1).
+    """
+    new_state = momentum_state * momentum + gradient
+    return (gradient + new_state * momentum if nesterov else new_state), new_state
+
+
+def polar_factors(
+    updates: Sequence[Tensor],
+    views: Sequence[MatrixView],
+    *,
+    triples: Sequence[Triple],
+    compute_dtype: str,
+    due: Tensor | None = None,
+) -> list[Tensor]:
+    """Return the polar factors of kernels that share (fan_in, fan_out), as one stack.
+
+    Args:
+        updates: One tensor per kernel, all of one dtype.
+        views: Their matrix views, all with the same fan_in and fan_out.
+        triples: One (a, b, c) per Newton-Schulz step.
+        compute_dtype: See `orthogonalize`.
+        due: A boolean tensor: skip the iteration and return the updates if it is
+            False. None is True.
+
+    Returns:
+        Tensors of the kernels' shapes.
+    """
+    stack = _stacked(updates, views)
+
+    def orthogonalized() -> Tensor:
+        return ops.cast(polar_factor(stack, triples, compute_dtype), stack.dtype)
+
+    if due is None:
+        return _unstacked(orthogonalized(), views)
+    return _unstacked(ops.cond(due, orthogonalized, lambda: stack), views)
+
+
+def _stacked(updates: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:
+    matrices = [to_matrices(u, v) for u, v in zip(updates, views, strict=True)]
+    if len(matrices) == 1:
+        return matrices[0]
+    stacked = [m if len(m.shape) == 3 else ops.expand_dims(m, 0) for m in matrices]
+    return ops.concatenate(stacked, axis=0)
+
+
+def _unstacked(stack: Tensor, views: Sequence[MatrixView]) -> list[Tensor]:
+    if len(views) == 1:
+        return [from_matrices(stack, views[0])]
+    result, start = [], 0
+    for view in views:
+        result.append(from_matrices(stack[start : start + view.batch], view))
+        start += view.batch
+    return result

@@ -1,0 +1,141 @@
+"""Where an optimizer's routes come from: a table, a model, the user's patterns."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_muon.find_model import find_model
+from keras_muon.matrix_view import MatrixView
+from keras_muon.model_walk import routes_of_model, routes_of_variables
+from keras_muon.route_patterns import apply_patterns
+from keras_muon.routing import Route, match_table
+
+
+class RouteSource:
+    """What the user said about routes, until the variables are known.
+
+    Args:
+        exclude: A pattern or several, of variables that go to AdamW.
+        routes: None, a dictionary of patterns, or a table of `Route`s or their JSON.
+
+    Raises:
+        TypeError: If an argument is none of these.
+        ValueError: If a route in the table contradicts itself.
+
+    Example:
+        >>> RouteSource("head/.*", None).exclude
+        ['head/.*']
+    """
+
+    def __init__(self, exclude: Any, routes: Any):
+        self.exclude = _patterns(exclude)
+        self.overrides: Mapping[str, Any] = {}
+        self.table: list[Route] | None = None
+        if isinstance(routes, Mapping):
+            self.overrides = dict(routes)
+        elif routes is not None:
+            self.table = _table(routes)
+
+    def resolve(self, variables: Sequence[Any], model: Any = None) -> list[Route]:
+        """Return the route of each variable.
+
+        Args:
+            variables: The `keras.Variable`s to update, in order.
+            model: The model that owns them. None looks for it among the callers.
+
+        Returns:
+            One `Route` per variable.
+
+        Raises:
+            ValueError: If a pattern matches nothing, or the table is another model's.
+
+        Warns:
+            UserWarning: Once, if matrices went to AdamW only because nothing proves
+                what they are.
+        """
+        routes = self._from_table(variables)
+        if any(route is None for route in routes):
+            model = find_model(variables) if model is None else model
+            derived = (
+                routes_of_variables(variables)
+                if model is None
+                else routes_of_model(model, variables)
+            )
+            pairs = zip(routes, derived, strict=True)
+            routes = [known or other for known, other in pairs]
+        result = apply_patterns(
+            [route for route in routes if route is not None],
+            exclude=self.exclude,
+            overrides=self.overrides,
+            other_paths=[route.path for route in self.table or ()],
+        )
+        _warn_of_uncertain(result, has_model=model is not None)
+        return result
+
+    def to_json(self, routes: Sequence[Route]) -> dict[str, Any]:
+        """Return the arguments that lead to the same routes again.
+
+        Args:
+            routes: What `resolve` returned, or nothing if it was not called yet.
+
+        Returns:
+            `exclude` and `routes` as plain values.
+        """
+        table = list(routes) or self.table
+        if table is not None:
+            plain: Any = [route.to_json() for route in table]
+        else:
+            plain = {p: _plain(wanted) for p, wanted in self.overrides.items()}
+        return {"exclude": self.exclude or None, "routes": plain or None}
+
+    def _from_table(self, variables: Sequence[Any]) -> list[Route | None]:
+        if self.table is None:
+            return [None] * len(variables)
+        return match_table(self.table, [(v.path, tuple(v.shape)) for v in variables])
+
+
+def _plain(wanted: Any) -> Any:
+    return wanted.to_json() if isinstance(wanted, MatrixView) else wanted
+
+
+def _patterns(exclude: Any) -> list[str]:
+    patterns = [exclude] if isinstance(exclude, str) else list(exclude or ())
+    for pattern in patterns:
+        if not isinstance(pattern, str):
+            raise TypeError(
+                "`exclude` must be a regular expression or a list of them, as strings; "
+                f"received {pattern!r} of type {type(pattern).__name__}."
+            )
+    return patterns
+
+
+def _table(routes: Any) -> list[Route]:
+    if isinstance(routes, (str, Route)) or not isinstance(routes, Sequence):
+        raise TypeError(
+            "`routes` must be a dictionary from patterns to rules, or a list of "
+            f"routes; received {routes!r}. Example: routes={{'head/.*': 'adamw'}}."
+        )
+    return [
+        route if isinstance(route, Route) else Route.from_json(route)
+        for route in routes
+    ]
+
+
+def _warn_of_uncertain(routes: Sequence[Route], has_model: bool) -> None:
+    open_routes = [route for route in routes if not route.certain]
+    if not open_routes:
+        return
+    listed = "\n".join(
+        f"  {route.path} {route.shape}: {route.reason}" for route in open_routes
+    )
+    advice = (
+        "" if has_model else "If they belong to a model, use Muon.for_model(model). "
+    )
+    warnings.warn(
+        f"Muon leaves {len(open_routes)} variables to AdamW because nothing proves "
+        f"which of their axes are in and out:\n{listed}\n{advice}To decide yourself, "
+        "pass routes={'path/pattern': 'adamw'} or routes={'path/pattern': "
+        "dict(in_axes=(0,), out_axes=(1,))}.",
+        UserWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,156 @@
+"""Routes: which rule updates which variable, in which matrix view, and why.
+
+A route is decided once, when the optimizer is built, and is plain data from then on:
+it prints, it is JSON, it travels in `get_config`.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from keras_muon.matrix_view import MatrixView
+from keras_muon.messages import unknown_name
+
+Rule = Literal["muon", "adamw"]
+Key = tuple[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """How one variable is updated.
+
+    Args:
+        path: The variable's path, as Keras prints it.
+        shape: Its shape.
+        rule: `"muon"` or `"adamw"`.
+        view: Its matrix view. Given exactly when the rule is `"muon"`.
+        reason: Why, in a few words.
+        certain: False if nothing but caution decided for AdamW.
+
+    Raises:
+        ValueError: If rule, view and shape contradict each other.
+
+    Example:
+        >>> route = Route("dense/bias", (8,), "adamw", reason="not a matrix")
+        >>> Route.from_json(route.to_json()) == route
+        True
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    rule: Rule
+    view: MatrixView | None = None
+    reason: str = ""
+    certain: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))
+        if self.rule not in ("muon", "adamw"):
+            raise unknown_name("rule", self.rule, ["muon", "adamw"])
+        if (self.rule == "muon") != (self.view is not None):
+            raise ValueError(
+                f"Route of {self.path!r}: a view belongs to rule 'muon' and to no "
+                f"other; received rule={self.rule!r}, view={self.view!r}."
+            )
+        if self.view is not None and self.view.shape != self.shape:
+            raise ValueError(
+                f"Route of {self.path!r}: its view is made for shape "
+                f"{self.view.shape}, the variable has shape {self.shape}."
+            )
+
+    @property
+    def matrix_view(self) -> MatrixView:
+        """The view of a hidden matrix; an error for every other variable."""
+        if self.view is None:
+            raise ValueError(f"{self.path!r} is updated by AdamW and has no view.")
+        return self.view
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the route as a dictionary of plain values."""
+        values = dataclasses.asdict(self)
+        values["shape"] = list(self.shape)
+        values["view"] = self.view.to_json() if self.view else None
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Route":
+        """Return the route that `to_json` wrote."""
+        view = values.get("view")
+        if view is not None and not isinstance(view, MatrixView):
+            view = MatrixView.from_json(view)
+        return cls(**{**values, "view": view})
+
+
+def numbered(paths: Sequence[str]) -> list[Key]:
+    """Return (path, n) for the n-th variable of that path: paths are not unique.
+
+    Args:
+        paths: The variables' paths in order.
+
+    Returns:
+        One key per path, all different.
+
+    Example:
+        >>> numbered(["a/kernel", "b/kernel", "a/kernel"])
+        [('a/kernel', 0), ('b/kernel', 0), ('a/kernel', 1)]
+    """
+    seen: Counter[str] = Counter()
+    keys = []
+    for path in paths:
+        keys.append((path, seen[path]))
+        seen[path] += 1
+    return keys
+
+
+def match_table(
+    table: Sequence[Route], variables: Sequence[tuple[str, tuple[int, ...]]]
+) -> list[Route | None]:
+    """Find each variable's route in a table that was made earlier.
+
+    Variables are matched by path, by the count of that path, and by shape. Routes
+    of variables that are gone, frozen since for example, are left aside.
+
+    Args:
+        table: Routes, from `get_config` or given by the user.
+        variables: (path, shape) of the variables, in order.
+
+    Returns:
+        A route per variable, None where the table has none.
+
+    Raises:
+        ValueError: If a variable has another shape than its route, or if not one
+            variable has a route.
+
+    Example:
+        >>> table = [Route("a/bias", (8,), "adamw")]
+        >>> match_table(table, [("a/bias", (8,)), ("b/bias", (8,))])[1] is None
+        True
+    """
+    known = dict(zip(numbered([r.path for r in table]), table, strict=True))
+    keys = numbered([path for path, _ in variables])
+    matched = []
+    for key, (path, shape) in zip(keys, variables, strict=True):
+        route = known.get(key)
+        if route is not None and route.shape != tuple(shape):
+            raise ValueError(
+                f"`routes` has {path!r} with shape {route.shape}, but the variable "
+                f"has shape {tuple(shape)}. These are routes of another model: use "
+                "Muon.for_model(model), or pass routes=None."
+            )
+        matched.append(route)
+    if variables and not any(matched):
+        raise ValueError(
+            f"`routes` describes another model: none of its {len(table)} paths "
+            f"({listed([r.path for r in table])}) is a variable of this one "
+            f"({listed([path for path, _ in variables])}). Use Muon.for_model(model), "
+            "or pass routes=None to have this model's routes found."
+        )
+    return matched
+
+
+def listed(paths: Sequence[str], limit: int = 3) -> str:
+    """Return the first few paths in quotes, and how many more there are."""
+    shown = ", ".join(repr(path) for path in paths[:limit])
+    more = len(paths) - limit
+    return f"{shown} and {more} more" if more > 0 else shown or "none"
