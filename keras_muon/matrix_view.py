@@ -6,7 +6,9 @@ independent maps (batch). It is the only source of `fan_in` and `fan_out`.
 """
 
 import dataclasses
+import itertools
 import math
+import operator
 from collections.abc import Sequence
 
 
@@ -146,18 +148,13 @@ def _integers(name: str, values: object) -> tuple[int, ...]:
 
 def _check_factors(shape: tuple[int, ...], factors: tuple[int, ...]) -> None:
     """Refuse factors that are not `shape` with some axes split."""
-    remaining = list(factors)
-    for extent in shape:
-        product = remaining.pop(0) if remaining else 0
-        while remaining and product < extent:
-            product *= remaining.pop(0)
-        while remaining and remaining[0] == 1 and extent == product:
-            remaining.pop(0)
-        if product != extent:
-            break
-    else:
-        if not remaining:
-            return
+    ends, inner_ends = (
+        list(itertools.accumulate(extents, operator.mul))
+        for extents in (shape, factors)
+    )
+    fine_enough = len(factors) >= len(shape) and set(ends) <= set(inner_ends)
+    if fine_enough and ends[-1] == inner_ends[-1]:
+        return
     raise ValueError(
         f"`factors` must be `shape` with axes split, in order; received {factors} for "
         f"shape {shape}."

@@ -1,0 +1,102 @@
+"""The README's blocks run, its names exist, and its commands are the real ones."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import keras
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(text, language):
+    """Return the contents of the fenced blocks of one language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def run_python_blocks(text):
+    """Run all Python blocks in one namespace, as a reader would paste them."""
+    namespace = {"__name__": "readme"}
+    for number, block in enumerate(blocks(text, "python"), start=1):
+        exec(compile(block, f"README block {number}", "exec"), namespace)
+    return namespace
+
+
+def missing_names(text):
+    """Return the names and files of the formula table that do not exist."""
+    rows = [line.split(" | ") for line in text.splitlines() if "`keras_muon/" in line]
+    sources = {}
+    for path in {p for row in rows for p in re.findall(r"`(keras_muon/\S+)`", row[-1])}:
+        sources[path] = (ROOT / path).read_text() if (ROOT / path).exists() else None
+    missing = [path for path, source in sources.items() if source is None]
+    everything = "\n".join(p.read_text() for p in (ROOT / "keras_muon").glob("*.py"))
+    for row in rows:
+        for code in re.findall(r"`([a-z_A-Z]+)[^`]*`", row[-2]):
+            if not re.search(rf"\b{code}\b", everything):
+                missing.append(code)
+    return missing
+
+
+def test_python_blocks_run():
+    assert "polar" in run_python_blocks(README)
+
+
+def test_a_broken_block_is_noticed():
+    """The guard can fail: the same README with one wrong argument."""
+    broken = README.replace("weight_decay=0.1", "weight_decoy=0.1", 1)
+    with pytest.raises(TypeError, match="did you mean 'weight_decay'"):
+        run_python_blocks(broken)
+
+
+def test_formula_table_names_what_exists():
+    assert missing_names(README) == []
+
+
+def test_a_wrong_name_in_the_table_is_noticed():
+    assert missing_names(README.replace("`newton_schulz`", "`newton_shulz`", 1))
+    assert missing_names(README.replace("scaling.py", "scalings.py", 1))
+
+
+def test_first_command_installs_declared_extras_and_runs_the_quickstart(tmp_path):
+    install, _, script = blocks(README, "bash")[0].strip().partition(" && ")
+    extras = re.search(r"\[(.*)\]", install).group(1).split(",")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(extras) <= set(project["optional-dependencies"])
+    python, path = shlex.split(script)
+    assert python == "python"
+    output = run_quickstart(tmp_path, ROOT / path)
+    assert "keras_muon.Muon" in output
+    assert "Saved, loaded, trained" in output
+    assert (tmp_path / "quickstart.png").stat().st_size > 10_000
+
+
+def run_quickstart(folder, path):
+    """The README's script at its smallest, on the backend under test."""
+    backend = keras.backend.backend()
+    result = subprocess.run(
+        [sys.executable, path, "--steps=40", "--size=tiny", f"--backend={backend}"],
+        cwd=folder,
+        env=os.environ | {"PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+def test_second_command_is_what_continuous_integration_runs():
+    command = blocks(README, "bash")[1].strip()
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert lines[-1].replace(" --quiet", "") == command
+
+
+def test_tox_runs_every_backend():
+    text = (ROOT / "tox.ini").read_text()
+    environments = re.search(r"env_list = (.*)", text).group(1).split(", ")
+    assert {"lint", "types", "tensorflow", "jax", "torch"} <= set(environments)
