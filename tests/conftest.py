@@ -1,0 +1,43 @@
+"""What every test shares: the backend, seeds, and tolerances with their origin."""
+
+import os
+
+# Torch first: with TensorFlow in the process before it, its import has crashed.
+import torch  # noqa: F401
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+if os.environ.get("KERAS_BACKEND") not in BACKENDS:
+    raise RuntimeError(
+        f"Set KERAS_BACKEND to one of {BACKENDS}; tests never choose it by themselves. "
+        "`tox` runs all three."
+    )
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def _seeds():
+    keras.utils.set_random_seed(20241204)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20241204)
+
+
+@pytest.fixture
+def backend():
+    return keras.backend.backend()
+
+
+def pytest_report_header():
+    return f"keras {keras.__version__} on {keras.backend.backend()}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    passed = len(terminalreporter.stats.get("passed", []))
+    backend = keras.backend.backend()
+    terminalreporter.write_line(f"{passed} tests passed on backend {backend}")
