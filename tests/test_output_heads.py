@@ -1,0 +1,194 @@
+"""Output heads are found where they are called, not where they are created."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_muon.output_heads import output_heads
+from keras_muon.sublayers import weighted_leaves
+
+layers = keras.layers
+
+
+def dense(name, units=4):
+    """A Dense layer without random values: they cost JAX a compilation per shape."""
+    return layers.Dense(units, name=name, kernel_initializer="zeros")
+
+
+def named_heads(model):
+    """Names of the heads."""
+    heads = output_heads(model)
+    return {leaf.name for leaf in weighted_leaves(model) if id(leaf) in heads}
+
+
+def softmax_tail():
+    x = inputs = keras.Input((8,))
+    for layer in (dense("one"), dense("head"), layers.Dropout(0.1), layers.Softmax()):
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def two_outputs():
+    inputs = keras.Input((8,))
+    x = dense("trunk")(inputs)
+    return keras.Model(inputs, [dense("left")(x), dense("right")(x)])
+
+
+def dictionary_of_outputs():
+    inputs = keras.Input((8,))
+    x = dense("trunk")(inputs)
+    outputs = {"a": layers.Softmax()(dense("left")(x)), "b": dense("right")(x)}
+    return keras.Model(inputs, outputs)
+
+
+def sum_of_two_heads():
+    inputs = keras.Input((8,))
+    x = dense("trunk")(inputs)
+    return keras.Model(inputs, layers.Add()([dense("wide")(inputs), dense("deep")(x)]))
+
+
+def arithmetic_on_the_output():
+    inputs = keras.Input((8,))
+    x = dense("head")(dense("trunk")(inputs))
+    return keras.Model(inputs, keras.ops.tanh(x / 30.0) * 30.0)
+
+
+def skip_from_the_input():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, inputs + dense("head")(dense("trunk")(inputs)))
+
+
+def feature_that_is_also_an_output():
+    """The trunk is an output itself, so it is a head too."""
+    inputs = keras.Input((8,))
+    x = dense("trunk")(inputs)
+    return keras.Model(inputs, [x, dense("head")(x)])
+
+
+def convolution():
+    inputs = keras.Input((6, 6, 3))
+    x = inputs
+    for name in ("one", "head"):
+        x = layers.Conv2D(4, 1, name=name, kernel_initializer="zeros")(x)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+
+
+def nested_model():
+    inner_inputs = keras.Input((4,))
+    inner = keras.Model(inner_inputs, dense("head")(dense("inside")(inner_inputs)))
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, layers.Softmax()(inner(dense("trunk")(inputs))))
+
+
+def nested_model_with_an_unused_output():
+    inner_inputs = keras.Input((8,))
+    x = dense("trunk")(inner_inputs)
+    inner = keras.Model(inner_inputs, [dense("used")(x), dense("unused")(x)])
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, inner(inputs)[0])
+
+
+def nested_sequential():
+    tail = keras.Sequential([dense("inside"), dense("head"), layers.Softmax()])
+    return keras.Sequential([keras.Input((8,)), dense("trunk"), tail])
+
+
+def backbone_in_the_middle():
+    """A nested model that is not last has no head."""
+    backbone = keras.Sequential([keras.Input((8,)), dense("inside"), dense("features")])
+    return keras.Sequential([backbone, dense("head")])
+
+
+def sequential():
+    stack = [dense("one"), dense("two"), dense("head"), layers.Softmax()]
+    return keras.Sequential([keras.Input((8,)), *stack])
+
+
+def siamese():
+    """One encoder for two inputs; the head compares them."""
+    left, right = keras.Input((8,)), keras.Input((8,))
+    encoder = keras.Sequential([dense("encoder")])
+    difference = layers.Subtract()([encoder(left), encoder(right)])
+    return keras.Model([left, right], dense("head")(difference))
+
+
+def siamese_without_head():
+    """The encoder's last layer is what both branches end with."""
+    left, right = keras.Input((8,)), keras.Input((8,))
+    encoder = keras.Sequential([dense("inside"), dense("encoder")])
+    output = layers.Dot(axes=1)([encoder(left), encoder(right)])
+    return keras.Model([left, right], output)
+
+
+def head_called_twice():
+    """One head on two branches."""
+    left, right = keras.Input((8,)), keras.Input((8,))
+    head, trunk = dense("head"), dense("trunk")
+    return keras.Model([left, right], [head(trunk(left)), head(dense("other")(right))])
+
+
+def layer_that_is_head_and_trunk():
+    """Called twice in a row; its last call decides."""
+    inputs = keras.Input((4,))
+    shared = dense("shared")
+    return keras.Model(inputs, shared(shared(dense("trunk")(inputs))))
+
+
+def wrapped_head():
+    inputs = keras.Input((3, 8))
+    x = layers.TimeDistributed(dense("trunk"))(inputs)
+    return keras.Model(inputs, layers.TimeDistributed(dense("head"))(x))
+
+
+def tied_embedding():
+    """The table is the last weight, by its transposed use."""
+    table = layers.ReversibleEmbedding(9, 4, name="table")
+    inputs = keras.Input((5,), dtype="int32")
+    x = dense("trunk")(table(inputs))
+    return keras.Model(inputs, table(x, reverse=True))
+
+
+def no_weights():
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, layers.Softmax()(inputs))
+
+
+MODELS = {
+    softmax_tail: {"head"},
+    two_outputs: {"left", "right"},
+    dictionary_of_outputs: {"left", "right"},
+    sum_of_two_heads: {"wide", "deep"},
+    arithmetic_on_the_output: {"head"},
+    skip_from_the_input: {"head"},
+    feature_that_is_also_an_output: {"trunk", "head"},
+    convolution: {"head"},
+    nested_model: {"head"},
+    nested_model_with_an_unused_output: {"used"},
+    nested_sequential: {"head"},
+    backbone_in_the_middle: {"head"},
+    sequential: {"head"},
+    siamese: {"head"},
+    siamese_without_head: {"encoder"},
+    head_called_twice: {"head"},
+    layer_that_is_head_and_trunk: {"shared"},
+    wrapped_head: {"head"},
+    tied_embedding: {"table"},
+    no_weights: set(),
+}
+
+
+@pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
+def test_heads_of_a_graph(build):
+    """Every path from an output back ends at its head, and nothing else is one."""
+    assert named_heads(build()) == MODELS[build]
+
+
+def test_looking_for_heads_leaves_the_model_alone():
+    """The same outputs, variables and graph before and after."""
+    model = nested_model()
+    x = np.ones((2, 8), "float32")
+    before = model.predict_on_batch(x)
+    config, count = model.get_config(), len(model.weights)
+    output_heads(model)
+    np.testing.assert_array_equal(model.predict_on_batch(x), before)
+    assert (model.get_config(), len(model.weights)) == (config, count)

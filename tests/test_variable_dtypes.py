@@ -1,0 +1,74 @@
+"""Variables of every floating dtype take the steps of float32 variables."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_muon import Muon
+
+SHAPES = {"first": (6, 4), "second": (6, 4), "gain": (5,)}
+ROUTES = {"first|second": "muon", "gain": "adamw"}
+STEPS = 3
+
+# Gradients up to 600: their squares exceed the largest float16 number, 65504.
+LARGE = 300.0
+SMALL = 1e-4
+
+# Largest errors seen: 4.0e-3 and 3.1e-2, the rounding of weights in these dtypes, and
+# 2.4e-7. Each weight of AdamW moves by 0.5 per step, a matrix by 0.1 on average.
+TOLERANCES = {"float16": 1e-2, "bfloat16": 6e-2, "float64": 1e-5}
+
+CLIPS = ["clipnorm", "clipvalue", "global_clipnorm"]
+
+
+def sixteenths(numbers, shape):
+    """Random multiples of 1/16 in [-2, 2], which every dtype holds exactly."""
+    return numbers.integers(-32, 33, shape) / 16
+
+
+def trained(dtype, scale, steps=STEPS, **arguments):
+    """Return all weights in one row, and the optimizer."""
+    numbers = np.random.default_rng(3)
+    variables = [
+        keras.Variable(sixteenths(numbers, shape), name=name, dtype=dtype)
+        for name, shape in SHAPES.items()
+    ]
+    optimizer = Muon(0.5, routes=ROUTES, **arguments)
+    for _ in range(steps):
+        gradients = [scale * sixteenths(numbers, shape) for shape in SHAPES.values()]
+        optimizer.apply([keras.ops.cast(g, dtype) for g in gradients], variables)
+    rows = [keras.ops.convert_to_numpy(keras.ops.cast(v, "float32")) for v in variables]
+    return np.concatenate([row.ravel() for row in rows]), optimizer
+
+
+@pytest.mark.parametrize("scale", [LARGE, SMALL], ids=["large", "small"])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_every_dtype_takes_the_same_steps(dtype, scale):
+    """No gradient of a dtype is too large or too small for the optimizer."""
+    values, _ = trained(dtype, scale)
+    expected, _ = trained("float32", scale)
+    start, _ = trained("float32", scale, steps=0)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCES[dtype])
+    moved = np.abs(expected - start)
+    gain = SHAPES["gain"][0]
+    assert np.median(moved[:-gain]) > 2 * TOLERANCES[dtype]
+    assert np.median(moved[-gain:]) > 5 * TOLERANCES[dtype]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"),
+    [("float16", "float32"), ("bfloat16", "float32"), ("float64", "float64")],
+)
+def test_state_is_at_least_float32(dtype, kept):
+    """Momentum and second moments of narrow variables are wider than they are."""
+    _, optimizer = trained(dtype, SMALL, steps=1)
+    dtypes = [v.dtype for v in optimizer.variables if len(v.shape)]
+    assert {keras.backend.standardize_dtype(d) for d in dtypes} == {kept}
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_clipping_of_large_float16_gradients(clip):
+    """The norm that clips is right where its square is beyond float16."""
+    values, _ = trained("float16", LARGE, **{clip: 1.0})
+    expected, _ = trained("float32", LARGE, **{clip: 1.0})
+    np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCES["float16"])
