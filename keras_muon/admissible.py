@@ -49,7 +49,7 @@ def _is_positive(triple: Triple, largest: float) -> bool:
     end = largest**2
     values = [a, a + b * end + c * end**2]
     if c and 0 < -b / (2 * c) < end:
-        values.append(a - b**2 / (4 * c))
+        values.append(a - b * b / (4 * c))
     return min(values) > 0
 
 
@@ -57,16 +57,12 @@ def _largest_value(triple: Triple, largest: float) -> float:
     """Maximum of a*s + b*s**3 + c*s**5 on [0, largest]."""
     a, b, c = triple
     candidates = [largest]
-    # The derivative a + 3*b*y + 5*c*y**2 is quadratic in y = s**2.
-    if c:
-        root = 9 * b**2 - 20 * a * c
-        if root >= 0:
-            candidates += [(-3 * b + r) / (10 * c) for r in _signed_root(root)]
-    elif b:
-        candidates.append(-a / (3 * b))
+    # The derivative a + 3*b*y + 5*c*y**2 is quadratic in y = s**2. This form of its
+    # zeros loses no digits where c is small, and includes c = 0.
+    root = 9 * b * b - 20 * a * c
+    if root >= 0:
+        half = -(3 * b + math.copysign(math.sqrt(root), b)) / 2
+        candidates += [half / (5 * c)] if c else []
+        candidates += [a / half] if half else []
     inner = [math.sqrt(y) for y in candidates[1:] if 0 < y < largest**2]
     return max(a * s + b * s**3 + c * s**5 for s in [largest, *inner])
-
-
-def _signed_root(value: float) -> tuple[float, float]:
-    return (math.sqrt(value), -math.sqrt(value))

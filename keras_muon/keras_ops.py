@@ -54,6 +54,7 @@ def orthogonalize(
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
+    check_compute_dtype(compute_dtype)
     x = ops.convert_to_tensor(x)
     dtype = keras.backend.standardize_dtype(x.dtype)
     if not dtype.startswith(("float", "bfloat")):
@@ -157,6 +158,12 @@ class KerasOps:
 
 class TorchOps(KerasOps):
     """The same verbs where torch has one kernel for alpha * C + beta * A @ B."""
+
+    def gram(self, x: Tensor, side: Side) -> Tensor:
+        return x @ x.mT if side == "in" else x.mT @ x
+
+    def divided(self, x: Tensor, y: Tensor, at_least: float) -> Tensor:
+        return x / y.clamp(min=at_least)
 
     def fused(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor

@@ -152,8 +152,8 @@ def _check_factors(shape: tuple[int, ...], factors: tuple[int, ...]) -> None:
         list(itertools.accumulate(extents, operator.mul))
         for extents in (shape, factors)
     )
-    fine_enough = len(factors) >= len(shape) and set(ends) <= set(inner_ends)
-    if fine_enough and ends[-1] == inner_ends[-1]:
+    fine_enough = min(factors) >= 1 and len(factors) >= len(shape)
+    if fine_enough and set(ends) <= set(inner_ends) and ends[-1] == inner_ends[-1]:
         return
     raise ValueError(
         f"`factors` must be `shape` with axes split, in order; received {factors} for "

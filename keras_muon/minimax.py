@@ -49,7 +49,9 @@ def minimax_schedule(
     require_number("cushion", cushion, below=1.0)
     upper = 1.0
     triples: list[Triple] = []
-    for _ in range(require_count("steps", steps)):
+    require_count("steps", steps)
+    # On until the classic quintic fits, so that the tail serves any number of steps.
+    while len(triples) < steps or lower / upper < NEARLY_EQUAL:
         start = max(lower, cushion * upper)
         triple = _best_quintic(start, upper)
         if start > lower:

@@ -65,7 +65,7 @@ def _overridden(route: Route, pattern: str, wanted: Any) -> Route:
     elif isinstance(wanted, MatrixView):
         view = wanted
     elif isinstance(wanted, Mapping):
-        view = MatrixView(**{"shape": route.shape, **wanted})
+        view = _view_of_axes(route, pattern, wanted)
     else:
         raise ValueError(
             f"`routes[{pattern!r}]` must be 'muon', 'adamw', a MatrixView, or a "
@@ -74,6 +74,16 @@ def _overridden(route: Route, pattern: str, wanted: Any) -> Route:
     return dataclasses.replace(
         route, rule="muon", view=view, reason=reason, certain=True
     )
+
+
+def _view_of_axes(route: Route, pattern: str, axes: Mapping[str, Any]) -> MatrixView:
+    try:
+        return MatrixView(**{"shape": route.shape, **axes})
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`routes[{pattern!r}]` gives {route.path!r} no view: {error} Write "
+            "in_axes, out_axes and, where there are independent matrices, batch_axes."
+        ) from None
 
 
 def _obvious_view(route: Route, pattern: str) -> MatrixView:

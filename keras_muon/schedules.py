@@ -51,9 +51,10 @@ class Schedule:
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the dataclass is frozen for everyone else
         set_field(self, "coefficients", _checked_triples(self.coefficients))
-        set_field(self, "steps", self.steps or len(self.coefficients))
-        require_count("steps", self.steps)
-        require_number("safety", self.safety, minimum=1.0, below=2.0)
+        steps = self.steps if self.steps != 0 else len(self.coefficients)
+        set_field(self, "steps", require_count("steps", steps))
+        safety = require_number("safety", self.safety, minimum=1.0, below=2.0)
+        set_field(self, "safety", safety)
         if self.tail not in ("repeat", "refuse"):
             raise unknown_name("tail", self.tail, ["repeat", "refuse"])
         check_range(self.name, self.take(self.steps))
@@ -87,7 +88,10 @@ class Schedule:
         s = self.safety
         *head, last = self.coefficients
         scaled = [(a / s, b / s**3, c / s**5) for a, b, c in head]
-        return (*scaled, *[last] * max(missing + 1, 1))[:count]
+        triples = (*scaled, *[last] * max(missing + 1, 1))[:count]
+        if count > self.steps and missing > 0:
+            check_range(self.name, triples)
+        return triples
 
     def to_json(self) -> dict[str, object]:
         """Return the schedule as a dictionary of plain values."""

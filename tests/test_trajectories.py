@@ -14,20 +14,21 @@ RATE = 0.05
 # rate that is 1% off, moves an entry of every kernel by 1.2e-3 or more.
 TOLERANCE = 1e-5
 
-# Three shapes of matrices in ten kinds of kernels: in, out and batch axes.
+# Three shapes of matrices in ten kinds of kernels: in, out and batch axes. Kernels of
+# several matrices come first: those after them must start where they end.
 VIEWS = {
+    "experts": MatrixView((2, 8, 20), (1,), (2,), (0,)),
+    "attention_per_head": MatrixView((12, 3, 12), (0,), (2,), (1,)),
+    "grouped_convolution": MatrixView(
+        (5, 4, 16), (0, 1), (3,), (2,), factors=(5, 4, 2, 8)
+    ),
     "wide": MatrixView((8, 20), (0,), (1,)),
     "tall": MatrixView((20, 8), (0,), (1,)),
     "square": MatrixView((12, 12), (0,), (1,)),
     "attention_query": MatrixView((8, 4, 5), (0,), (1, 2)),
     "attention_output": MatrixView((4, 5, 8), (0, 1), (2,)),
-    "attention_per_head": MatrixView((12, 3, 12), (0,), (2,), (1,)),
     "convolution": MatrixView((2, 2, 5, 8), (0, 1, 2), (3,)),
     "transposed_convolution": MatrixView((2, 2, 5, 8), (3,), (0, 1, 2)),
-    "grouped_convolution": MatrixView(
-        (5, 4, 16), (0, 1), (3,), (2,), factors=(5, 4, 2, 8)
-    ),
-    "experts": MatrixView((2, 8, 20), (1,), (2,), (0,)),
 }
 
 SETTINGS = {

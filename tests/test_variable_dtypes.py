@@ -14,9 +14,10 @@ STEPS = 3
 LARGE = 300.0
 SMALL = 1e-4
 
-# Largest errors seen: 4.0e-3 and 3.1e-2, the rounding of weights in these dtypes, and
-# 2.4e-7. Each weight of AdamW moves by 0.5 per step, a matrix by 0.1 on average.
-TOLERANCES = {"float16": 1e-2, "bfloat16": 6e-2, "float64": 1e-5}
+# Largest errors seen: 1.5e-3 and 1.4e-2, the rounding of weights in these dtypes, and
+# 4.8e-7. In three steps weights of AdamW move by 1, those of a matrix by 0.2; gradients
+# that a clip turned into zeros are 1.4 off.
+TOLERANCES = {"float16": 5e-3, "bfloat16": 4e-2, "float64": 1e-5}
 
 CLIPS = ["clipnorm", "clipvalue", "global_clipnorm"]
 
@@ -39,6 +40,18 @@ def trained(dtype, scale, steps=STEPS, **arguments):
         optimizer.apply([keras.ops.cast(g, dtype) for g in gradients], variables)
     rows = [keras.ops.convert_to_numpy(keras.ops.cast(v, "float32")) for v in variables]
     return np.concatenate([row.ravel() for row in rows]), optimizer
+
+
+@pytest.fixture(autouse=True)
+def _float64_on_jax():
+    """JAX has no float64 unless it is asked for it."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    with jax.enable_x64(True):
+        yield
 
 
 @pytest.mark.parametrize("scale", [LARGE, SMALL], ids=["large", "small"])

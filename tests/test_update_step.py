@@ -1,0 +1,127 @@
+"""Single calls of the optimizer: `update_step`, `apply`, `stateless_apply`."""
+
+import keras
+import numpy as np
+import pytest
+
+from keras_muon import Muon
+
+SHAPES = {"first": (6, 4), "second": (6, 4), "gain": (5,)}
+ROUTES = {"first|second": "muon", "gain": "adamw"}
+RATE = 0.1
+
+# Largest error seen: 3.0e-8. One step moves a weight by 0.1.
+TOLERANCE = 1e-5
+
+
+@pytest.fixture
+def variables(rng):
+    return [
+        keras.Variable(rng.standard_normal(shape), name=name, dtype="float32")
+        for name, shape in SHAPES.items()
+    ]
+
+
+@pytest.fixture
+def gradients(rng):
+    values = [rng.standard_normal(shape) for shape in SHAPES.values()]
+    return [keras.ops.cast(value, "float32") for value in values]
+
+
+def flat(variables):
+    return np.concatenate([keras.ops.convert_to_numpy(v).ravel() for v in variables])
+
+
+@pytest.fixture
+def expected(variables, gradients):
+    """The weights after one `apply`, on copies."""
+    copies = [keras.Variable(keras.ops.copy(v.value), name=v.name) for v in variables]
+    Muon(RATE, routes=ROUTES).apply(gradients, copies)
+    assert np.abs(flat(copies) - flat(variables)).max() > 1000 * TOLERANCE
+    return flat(copies)
+
+
+def test_update_step_updates_one_variable(variables, gradients, expected):
+    """Called by hand, `update_step` does to each variable what `apply` does to all."""
+    optimizer = Muon(RATE, routes=ROUTES)
+    optimizer.build(variables)
+    before = flat(variables)
+    optimizer.update_step(gradients[0], variables[0], RATE)
+    size = variables[0].shape[0] * variables[0].shape[1]
+    np.testing.assert_array_equal(flat(variables)[size:], before[size:])
+    for gradient, variable in zip(gradients[1:], variables[1:], strict=True):
+        optimizer.update_step(gradient, variable, RATE)
+    np.testing.assert_allclose(flat(variables), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_update_step_of_a_bare_variable(variables, gradients, expected):
+    """Keras on TensorFlow passes tf.Variables, which have no path."""
+    optimizer = Muon(RATE, routes=ROUTES)
+    optimizer.build(variables)
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    for gradient, variable in zip(gradients, variables, strict=True):
+        bare = variable.value if is_tensorflow else variable
+        optimizer.update_step(gradient, bare, keras.ops.cast(RATE, "float32"))
+    np.testing.assert_allclose(flat(variables), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("given", ["with_variables", "without_variables", "pairs"])
+def test_ways_to_apply(given, variables, gradients, expected):
+    """`apply` with and without variables and `apply_gradients` are one."""
+    optimizer = Muon(RATE, routes=ROUTES)
+    optimizer.build(variables)
+    if given == "with_variables":
+        optimizer.apply(gradients, variables)
+    elif given == "without_variables":
+        optimizer.apply(gradients)
+    else:
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    np.testing.assert_allclose(flat(variables), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_a_part_of_the_variables(variables, gradients, expected):
+    """`apply` may be given some of the variables, in any order."""
+    optimizer = Muon(RATE, routes=ROUTES)
+    optimizer.build(variables)
+    start, size = flat(variables), SHAPES["first"][0] * SHAPES["first"][1]
+    optimizer.apply([gradients[2], gradients[1]], [variables[2], variables[1]])
+    np.testing.assert_array_equal(flat(variables)[:size], start[:size])
+    np.testing.assert_allclose(
+        flat(variables)[size:], expected[size:], rtol=0, atol=TOLERANCE
+    )
+
+
+def test_an_unknown_variable_is_refused(variables, gradients):
+    """A variable that the optimizer was not built for is an error."""
+    optimizer = Muon(RATE, routes=ROUTES)
+    optimizer.build(variables)
+    stranger = keras.Variable(np.ones(5), name="stranger", dtype="float32")
+    with pytest.raises(ValueError, match="Unknown variable"):
+        optimizer.apply(gradients[-1:], [stranger])
+
+
+def test_no_gradients_are_no_step(variables):
+    """An empty list of gradients changes nothing."""
+    optimizer = Muon(RATE, routes=ROUTES)
+    optimizer.build(variables)
+    before = flat(variables)
+    optimizer.apply([])
+    np.testing.assert_array_equal(flat(variables), before)
+    assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == 0
+
+
+def test_stateless_apply(variables, gradients, expected):
+    """It returns what `apply` assigns; on TensorFlow Keras refuses it."""
+    optimizer = Muon(RATE, routes=ROUTES)
+    optimizer.build(variables)
+    before = flat(variables)
+    state = [v.value for v in optimizer.variables]
+    values = [v.value for v in variables]
+    if keras.backend.backend() == "tensorflow":
+        with pytest.raises(ValueError, match="stateless_apply is not supported"):
+            optimizer.stateless_apply(state, gradients, values)
+        return
+    weights, new_state = optimizer.stateless_apply(state, gradients, values)
+    np.testing.assert_allclose(flat(weights), expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(flat(variables), before)
+    assert [tuple(v.shape) for v in new_state] == [tuple(v.shape) for v in state]
