@@ -12,6 +12,8 @@ from typing import Any
 
 import keras
 
+from keras_muon.state import state_dtype
+
 Tensor = Any
 Variable = Any
 
@@ -55,10 +57,11 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         self.update_bucket([index], [gradient], [variable], learning_rate)
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> Any:
-        """Apply gradients; the sparse ones of TensorFlow become dense.
+        """Apply gradients, after making sparse ones dense and narrow ones float32.
 
-        Keras squares sparse gradients before it sums repeated tokens, and cannot
-        divide them by a loss scale. Both are right for dense ones.
+        Keras squares the sparse gradients of TensorFlow before it sums repeated
+        tokens, and cannot divide them by a loss scale. It clips float16 gradients by
+        norms that overflow in float16.
         """
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
@@ -67,6 +70,7 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
                 tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g
                 for g in grads
             ]
+        grads = [_widened(gradient) for gradient in grads]
         return super().apply(grads, trainable_variables)
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
@@ -127,6 +131,12 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             distribution.extended.update(
                 first, update, args=(gradients, learning_rate), group=False
             )
+
+
+def _widened(gradient: Tensor) -> Tensor:
+    if gradient is None or str(state_dtype(gradient)) == str(gradient.dtype):
+        return gradient
+    return keras.ops.cast(gradient, state_dtype(gradient))
 
 
 def _without_gradients() -> contextlib.AbstractContextManager:

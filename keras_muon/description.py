@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from keras_muon.routing import Route
 from keras_muon.scaling import Scaling
@@ -32,7 +33,8 @@ def print_description(
         adamw_bytes: Bytes that AdamW would keep for the same variables.
         print_fn: Called with the whole text. None prints to standard output.
     """
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    # Text, not str: rich would read brackets in names and patterns as markup.
+    table = Table(title=Text(title), title_justify="left", caption_justify="left")
     for name in ("variable", "shape"):
         table.add_column(name, overflow="fold")
     for name in ("in x out", "batch"):
@@ -41,8 +43,9 @@ def print_description(
     table.add_column("reason", overflow="fold")
     table.add_column("factor", justify="right", no_wrap=True)
     for route in routes:
-        table.add_row(*_row(route, scaling))
-    table.caption = _totals(routes, state_bytes, adamw_bytes)
+        style = "green" if route.rule == "muon" else None
+        table.add_row(*map(Text, _row(route, scaling)), style=style)
+    table.caption = Text(_totals(routes, state_bytes, adamw_bytes))
     if print_fn is None:
         _console().print(table)
         return
@@ -55,14 +58,14 @@ def print_description(
 def _row(route: Route, scaling: Scaling) -> tuple[str, ...]:
     shape = " x ".join(map(str, route.shape)) or "scalar"
     view = route.view
-    if view is None:
+    if view is None or route.rule == "adamw":
         return (route.path, shape, "", "", "AdamW", route.reason, "")
     return (
         route.path,
         shape,
         f"{view.fan_in} x {view.fan_out}",
         str(view.batch),
-        "[bold green]Muon[/]",
+        "Muon",
         route.reason,
         f"{scaling(view.fan_in, view.fan_out):.3g}",
     )

@@ -12,6 +12,8 @@ from typing import Any
 
 import keras
 
+from keras_muon.sublayers import sublayers
+
 
 def find_model(variables: Sequence[Any]) -> Any | None:
     """Return the model that owns all variables, from the calling functions.
@@ -22,10 +24,12 @@ def find_model(variables: Sequence[Any]) -> Any | None:
     Returns:
         The model, or None. The nearest function that knows one decides: first the
         object whose method it is, then its local, then its global variables. Of
-        several models there, the one with the fewest variables is taken.
+        several models there, the one with the fewest variables is taken; and instead
+        of a model that only holds others and has no `call`, the one inside it.
     """
     wanted = {id(variable) for variable in variables}
-    frame = inspect.currentframe()
+    # Not this function's own frame: what it knows would then include itself.
+    frame = inspect.currentframe().f_back  # type: ignore[union-attr]
     try:
         while wanted and frame is not None:
             for candidates in _candidates(frame):
@@ -52,6 +56,17 @@ def _smallest_owner(candidates: Iterable[Any], wanted: set[int]) -> Any | None:
         if not issubclass(type(value), keras.Model):
             continue
         owned = {id(variable) for variable in value.weights}
-        if wanted <= owned and (fewest is None or len(owned) < fewest):
+        if not wanted <= owned:
+            continue
+        inner = None if _can_run(value) else _smallest_owner(sublayers(value), wanted)
+        if inner is not None:
+            return inner
+        if fewest is None or len(owned) < fewest:
             best, fewest = value, len(owned)
     return best
+
+
+def _can_run(model: Any) -> bool:
+    return bool(getattr(model, "outputs", None)) or (
+        type(model).call is not keras.Model.call
+    )

@@ -1,7 +1,9 @@
 """Errors that say what was received, what is allowed, and the way out."""
 
 import difflib
+import inspect
 import math
+import os
 from collections.abc import Iterable
 
 
@@ -120,3 +122,21 @@ def require_flag(argument: str, received: object) -> bool:
     if received is not True and received is not False:
         raise TypeError(f"`{argument}` must be True or False; received {received!r}.")
     return received
+
+
+def level_of_the_user() -> int:
+    """Return the `stacklevel` that makes a warning point at the user's own line.
+
+    Returns:
+        The number of calls between the caller and the nearest function that belongs
+        neither to Keras nor to this package.
+    """
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and _is_internal(frame.f_code.co_filename):
+        frame, level = frame.f_back, level + 1
+    return max(level, 1)
+
+
+def _is_internal(filename: str) -> bool:
+    parts = os.path.normpath(filename).split(os.sep)[:-1]
+    return bool({"keras", "keras_muon", "tensorflow"} & set(parts))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_muon.layer_views import Role, role_by_name, role_of
-from keras_muon.output_heads import output_heads
+from keras_muon.output_heads import Heads, output_heads
 from keras_muon.routing import Route
 from keras_muon.sublayers import owned_variables, sublayers
 
@@ -76,10 +76,12 @@ def _walk(layer: Any, parent: Any, seen: set[int]) -> Iterator[_Owner]:
         yield from _walk(child, layer, seen)
 
 
-def _route(variable: Any, owners: list[_Owner], heads: set[int]) -> Route:
+def _route(variable: Any, owners: list[_Owner], heads: Heads) -> Route:
     role = _combined([role_of(o.layer, variable, o.parent) for o in owners])
-    if role.view is not None and any(id(o.layer) in heads for o in owners):
-        role = Role(None, "output head")
+    if role.view is not None and any(id(o.layer) in heads.ids for o in owners):
+        reason = "output head" if heads.proven else "perhaps the output head"
+        role = role._replace(reason=reason, certain=heads.proven)
+        return _route_from(variable, role, head=True)
     return _route_from(variable, role)
 
 
@@ -96,17 +98,17 @@ def _combined(roles: list[Role]) -> Role:
     return roles[0] if roles else Role(None, "not in a layer", certain=False)
 
 
-def _route_from(variable: Any, role: Role) -> Route:
+def _route_from(variable: Any, role: Role, head: bool = False) -> Route:
     view, reason = role.view, role.reason
-    if view is not None:
+    thin = False
+    if view is not None and not head:
         short, long = sorted((view.fan_in, view.fan_out))
-        if short < SHORTEST_SIDE or long > LARGEST_ASPECT * short:
-            reason = f"too thin: {view.fan_in} x {view.fan_out}"
-            view = None
+        thin = short < SHORTEST_SIDE or long > LARGEST_ASPECT * short
+        reason = f"too thin: {view.fan_in} x {view.fan_out}" if thin else reason
     return Route(
         variable.path,
         tuple(variable.shape),
-        "muon" if view else "adamw",
+        "adamw" if view is None or head or thin else "muon",
         view,
         reason,
         role.certain,

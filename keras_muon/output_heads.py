@@ -8,15 +8,29 @@ Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 
 from keras_muon.sublayers import weighted_leaves
+from keras_muon.symbolic_calls import build_specs, symbolic_calls
 
 
-def output_heads(model: Any) -> set[int]:
-    """Return the ids of the layers that produce a model's outputs.
+class Heads(NamedTuple):
+    """The layers that produce a model's outputs.
+
+    Args:
+        ids: `id(layer)` of each.
+        proven: False if the model could not be run symbolically, so that the layer
+            created last stands for the head.
+    """
+
+    ids: set[int]
+    proven: bool = True
+
+
+def output_heads(model: Any) -> Heads:
+    """Return the layers that produce a model's outputs.
 
     Functional and sequential models are followed back from every output through
     layers without weights, and into nested models. Of a model or layer with its own
@@ -26,18 +40,25 @@ def output_heads(model: Any) -> set[int]:
         model: A built `keras.Model`, or any layer.
 
     Returns:
-        `id(layer)` of each head. Empty if it has none, or cannot be run symbolically.
+        The heads; none if the model has no weights.
 
     Example:
         >>> inputs = keras.Input((8,))
         >>> head = keras.layers.Dense(3)
         >>> model = keras.Model(inputs, keras.layers.Softmax()(head(inputs)))
-        >>> output_heads(model) == {id(head)}
+        >>> output_heads(model).ids == {id(head)}
         True
     """
     if _is_graph(model):
-        return set(_heads_of_tensors(keras.tree.flatten(model.outputs), set()))
-    return set(_last_called(model, _build_specs(model)))
+        found = list(_heads_of_tensors(keras.tree.flatten(model.outputs), set()))
+    else:
+        found = [_last_called(model, build_specs(model))]
+    ids = {id(leaf) for leaf, _ in found if leaf is not None}
+    return Heads(ids, all(proven for _, proven in found))
+
+
+# A leaf, or None where there is none, and whether it is proven.
+Found = tuple[Any, bool]
 
 
 def _is_graph(layer: Any) -> bool:
@@ -45,7 +66,7 @@ def _is_graph(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and bool(outputs)
 
 
-def _heads_of_tensors(tensors: list[Any], seen: set) -> Iterator[int]:
+def _heads_of_tensors(tensors: list[Any], seen: set) -> Iterator[Found]:
     """Walk back from symbolic tensors to the first weighted layer on each path."""
     for tensor in tensors:
         operation, node_index, position = tensor._keras_history
@@ -62,45 +83,32 @@ def _heads_of_tensors(tensors: list[Any], seen: set) -> Iterator[int]:
         else:
             node = operation._inbound_nodes[node_index]
             call = (node.arguments.args, node.arguments.kwargs)
-            yield from _last_called(operation, call)
+            yield _last_called(operation, call)
 
 
-def _last_called(layer: Any, call: Any) -> Iterator[int]:
-    """Yield the weighted leaf that `layer.call` calls last."""
+def _last_called(layer: Any, call: Any) -> Found:
+    """The weighted leaf that `layer.call` calls last."""
     leaves = weighted_leaves(layer)
-    if len(leaves) == 1 or call is None:
-        yield from [id(leaf) for leaf in leaves if len(leaves) == 1]
-        return
-    for dtype in ("float32", "int32"):
-        order = _order_of_calls(layer, leaves, call, dtype)
+    if len(leaves) < 2:
+        return (leaves[0] if leaves else None), True
+    for args, kwargs in symbolic_calls(layer, call):
+        order = _order_of_calls(layer, leaves, args, kwargs)
         if order:
-            yield id(order[-1])
-            return
+            return order[-1], True
+    return leaves[-1], False
 
 
-def _order_of_calls(layer: Any, leaves: list[Any], call: Any, dtype: str) -> list[Any]:
+def _order_of_calls(layer: Any, leaves: list[Any], args: Any, kwargs: Any) -> list:
     """Run a layer on symbolic tensors and note which leaves it calls."""
-    args, kwargs = keras.tree.map_structure(
-        lambda x: _fresh(x, dtype) if isinstance(x, keras.KerasTensor) else x, call
-    )
     order: list[Any] = []
     with ExitStack() as stack:
         for leaf in leaves:
             stack.enter_context(_recorded(leaf, order))
         try:
             _Probe(layer)(*args, **kwargs)
-        except Exception:  # Any failure of the user's code means: not known.
+        except Exception:  # Any failure of the user's code means: not this way.
             return []
     return order
-
-
-def _fresh(tensor: Any, dtype: str) -> Any:
-    """A tensor of the same shape; one without a dtype of its own gets `dtype`."""
-    given = tensor.dtype if tensor.name != UNKNOWN_DTYPE else dtype
-    return keras.KerasTensor(tensor.shape, dtype=given)
-
-
-UNKNOWN_DTYPE = "unknown_dtype"
 
 
 class _Probe(keras.Layer):
@@ -139,25 +147,3 @@ def _noting(call: Any, leaf: Any, order: list[Any]) -> Any:
         return call(*args, **kwargs)
 
     return noting_call
-
-
-def _build_specs(layer: Any) -> Any:
-    """The symbolic (args, kwargs) of a layer's call, from what it was built with."""
-    config = layer.get_build_config() or {}
-    if "input_shape" in config:
-        shapes = config["input_shape"]
-        return ((_from_shapes(shapes),), {})
-    if "shapes_dict" in config:
-        shapes = config["shapes_dict"]
-        named = {name.removesuffix("_shape"): s for name, s in shapes.items()}
-        return ((), {name: _from_shapes(s) for name, s in named.items()})
-    return None
-
-
-def _from_shapes(shapes: Any) -> Any:
-    """Replace every shape in a structure by a symbolic tensor."""
-    if isinstance(shapes, dict):
-        return {name: _from_shapes(shape) for name, shape in shapes.items()}
-    if all(extent is None or isinstance(extent, int) for extent in shapes):
-        return keras.KerasTensor(tuple(shapes), dtype="float32", name=UNKNOWN_DTYPE)
-    return type(shapes)(_from_shapes(shape) for shape in shapes)

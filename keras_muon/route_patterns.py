@@ -57,9 +57,7 @@ def apply_patterns(
 def _overridden(route: Route, pattern: str, wanted: Any) -> Route:
     reason = f"by the user: {pattern}"
     if wanted == "adamw":
-        return dataclasses.replace(
-            route, rule="adamw", view=None, reason=reason, certain=True
-        )
+        return dataclasses.replace(route, rule="adamw", reason=reason, certain=True)
     if wanted == "muon":
         view = route.view or _obvious_view(route, pattern)
     elif isinstance(wanted, MatrixView):

@@ -6,6 +6,7 @@ from typing import Any
 
 from keras_muon.find_model import find_model
 from keras_muon.matrix_view import MatrixView
+from keras_muon.messages import level_of_the_user
 from keras_muon.model_walk import routes_of_model, routes_of_variables
 from keras_muon.route_patterns import apply_patterns
 from keras_muon.routing import Route, match_table
@@ -69,7 +70,9 @@ class RouteSource:
             overrides=self.overrides,
             other_paths=[route.path for route in self.table or ()],
         )
-        _warn_of_uncertain(result, has_model=model is not None)
+        decided = {route.path for route in self.table or ()}
+        fresh = [route for route in result if route.path not in decided]
+        _warn_of_uncertain(fresh, has_model=model is not None)
         return result
 
     def to_json(self, routes: Sequence[Route]) -> dict[str, Any]:
@@ -99,14 +102,16 @@ def _plain(wanted: Any) -> Any:
 
 
 def _patterns(exclude: Any) -> list[str]:
-    patterns = [exclude] if isinstance(exclude, str) else list(exclude or ())
-    for pattern in patterns:
-        if not isinstance(pattern, str):
-            raise TypeError(
-                "`exclude` must be a regular expression or a list of them, as strings; "
-                f"received {pattern!r} of type {type(pattern).__name__}."
-            )
-    return patterns
+    if exclude is None:
+        return []
+    patterns = [exclude] if isinstance(exclude, str) else exclude
+    sequence = isinstance(patterns, (list, tuple, set, frozenset))
+    if not sequence or not all(isinstance(pattern, str) for pattern in patterns):
+        raise TypeError(
+            "`exclude` must be a regular expression or a list of them, as strings; "
+            f"received {exclude!r}."
+        )
+    return list(patterns)
 
 
 def _table(routes: Any) -> list[Route]:
@@ -137,5 +142,5 @@ def _warn_of_uncertain(routes: Sequence[Route], has_model: bool) -> None:
         "pass routes={'path/pattern': 'adamw'} or routes={'path/pattern': "
         "dict(in_axes=(0,), out_axes=(1,))}.",
         UserWarning,
-        stacklevel=2,
+        stacklevel=level_of_the_user(),
     )

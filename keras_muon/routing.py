@@ -24,7 +24,8 @@ class Route:
         path: The variable's path, as Keras prints it.
         shape: Its shape.
         rule: `"muon"` or `"adamw"`.
-        view: Its matrix view. Given exactly when the rule is `"muon"`.
+        view: Its matrix view. Rule `"muon"` needs one; with `"adamw"` it is kept for
+            what has one all the same, such as an output head.
         reason: Why, in a few words.
         certain: False if nothing but caution decided for AdamW.
 
@@ -48,10 +49,10 @@ class Route:
         object.__setattr__(self, "shape", tuple(self.shape))
         if self.rule not in ("muon", "adamw"):
             raise unknown_name("rule", self.rule, ["muon", "adamw"])
-        if (self.rule == "muon") != (self.view is not None):
+        if self.rule == "muon" and self.view is None:
             raise ValueError(
-                f"Route of {self.path!r}: a view belongs to rule 'muon' and to no "
-                f"other; received rule={self.rule!r}, view={self.view!r}."
+                f"Route of {self.path!r}: rule 'muon' needs a view. Pass "
+                "view=MatrixView(shape, in_axes=..., out_axes=...)."
             )
         if self.view is not None and self.view.shape != self.shape:
             raise ValueError(
@@ -61,7 +62,7 @@ class Route:
 
     @property
     def matrix_view(self) -> MatrixView:
-        """The view of a hidden matrix; an error for every other variable."""
+        """The view of the variable; an error for one that has none."""
         if self.view is None:
             raise ValueError(f"{self.path!r} is updated by AdamW and has no view.")
         return self.view
@@ -108,8 +109,10 @@ def match_table(
 ) -> list[Route | None]:
     """Find each variable's route in a table that was made earlier.
 
-    Variables are matched by path, by the count of that path, and by shape. Routes
-    of variables that are gone, frozen since for example, are left aside.
+    Variables are matched by path and by the count of that path. Where a model comes
+    under other automatic names, as loaded ones do, the table is taken in order if it
+    agrees with every variable's own name and shape. Routes of variables that are
+    gone, frozen since for example, are left aside.
 
     Args:
         table: Routes, from `get_config` or given by the user.
@@ -129,6 +132,13 @@ def match_table(
     """
     known = dict(zip(numbered([r.path for r in table]), table, strict=True))
     keys = numbered([path for path, _ in variables])
+    here = [(path.rpartition("/")[2], tuple(shape)) for path, shape in variables]
+    there = [(r.path.rpartition("/")[2], r.shape) for r in table]
+    if here == there and set(keys) != known.keys():
+        return [
+            dataclasses.replace(route, path=path)
+            for route, (path, _) in zip(table, variables, strict=True)
+        ]
     matched = []
     for key, (path, shape) in zip(keys, variables, strict=True):
         route = known.get(key)

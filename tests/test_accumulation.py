@@ -140,4 +140,3 @@ def test_bias_correction_counts_steps(gradients):
     change = (rows[-1] - rows[0])[-len(signs) :]
     # Largest error seen: 3.3e-7; a factor of 0.62 would be an error of 0.04.
     np.testing.assert_allclose(change, -0.1 * signs, rtol=0, atol=1e-5)
-

@@ -7,16 +7,25 @@ import pytest
 from keras_muon import Muon
 
 BATCH = 4
-EPOCHS = 2
 
-# Largest error seen: 2.4e-7. One batch fewer is 0.05 off.
+# Largest error seen: 2.8e-7. One batch fewer is 0.03 off.
 TOLERANCE = 1e-5
 
 
-@pytest.fixture
-def data(rng):
+@pytest.fixture(scope="module")
+def data():
+    numbers = np.random.default_rng(2)
     shapes = (16, 8), (16, 3)
-    return [rng.standard_normal(shape).astype("float32") for shape in shapes]
+    return [numbers.standard_normal(shape).astype("float32") for shape in shapes]
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    """The weights after `fit`."""
+    model = new_model()
+    model.compile(optimizer=Muon(0.05), loss="mse")
+    model.fit(*data, batch_size=BATCH, shuffle=False, verbose=0)
+    return flat(model)
 
 
 def new_model():
@@ -32,9 +41,8 @@ def new_model():
 
 
 def batches(data):
-    for _ in range(EPOCHS):
-        for start in range(0, len(data[0]), BATCH):
-            yield [array[start : start + BATCH] for array in data]
+    for start in range(0, len(data[0]), BATCH):
+        yield [array[start : start + BATCH] for array in data]
 
 
 def flat(model):
@@ -137,26 +145,17 @@ LOOPS = {
 }[keras.backend.backend()]
 
 
-def fitted(data):
-    model = new_model()
-    model.compile(optimizer=Muon(0.05), loss="mse")
-    model.fit(*data, batch_size=BATCH, epochs=EPOCHS, shuffle=False, verbose=0)
-    return flat(model)
-
-
 @pytest.mark.parametrize("loop", LOOPS)
-def test_a_loop_ends_where_fit_ends(loop, data):
+def test_a_loop_ends_where_fit_ends(loop, data, fitted):
     """Same batches, same weights; the routes are found without `fit`, too."""
     model, optimizer = new_model(), Muon(0.05)
     loop(model, optimizer, data)
-    np.testing.assert_allclose(flat(model), fitted(data), rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(flat(model), fitted, rtol=0, atol=TOLERANCE)
     assert [route.rule for route in optimizer.routes].count("muon") == 2
-    assert int(keras.ops.convert_to_numpy(optimizer.iterations)) == 8
 
 
-def test_a_missing_batch_would_be_seen(data):
+def test_a_missing_batch_would_be_seen(data, fitted):
     """The comparison above can fail: without the last batch the weights differ."""
     model = new_model()
-    shorter = [array[:-BATCH] for array in data]
-    LOOPS[0](model, Muon(0.05), shorter)
-    assert np.abs(flat(model) - fitted(data)).max() > 1000 * TOLERANCE
+    LOOPS[0](model, Muon(0.05), [array[:-BATCH] for array in data])
+    assert np.abs(flat(model) - fitted).max() > 1000 * TOLERANCE

@@ -82,8 +82,14 @@ def test_mixed_precision_trains(wrapped, data):
     fit = model.fit(*data, batch_size=8, epochs=10, shuffle=False, verbose=0)
     losses = fit.history["loss"]
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert [r.rule for r in inner.routes if r.path.endswith("hidden/kernel")] == ["muon"]
-    print("RATIO", losses[-1]/losses[0], np.abs(model.get_layer("hidden").get_weights()[0] - before).max())
+    assert [r.rule for r in inner.routes if r.path.endswith("hidden/kernel")] == [
+        "muon"
+    ]
+    print(
+        "RATIO",
+        losses[-1] / losses[0],
+        np.abs(model.get_layer("hidden").get_weights()[0] - before).max(),
+    )
     assert np.abs(model.get_layer("hidden").get_weights()[0] - before).max() > 0.1
     assert losses[-1] < 0.5 * losses[0]
 

@@ -28,7 +28,10 @@ def dense(name, units=8, **arguments):
 def table(model):
     """{path: rule or matrix shape, reason} of the trainable variables."""
     routes = routes_of_model(model, model.trainable_variables)
-    return {r.path: (r.view.matrix_shape if r.view else r.reason) for r in routes}
+    return {
+        r.path: r.matrix_view.matrix_shape if r.rule == "muon" else r.reason
+        for r in routes
+    }
 
 
 def test_a_transformer_block_as_a_whole():

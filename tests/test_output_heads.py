@@ -17,7 +17,7 @@ def dense(name, units=4):
 
 def named_heads(model):
     """Names of the heads."""
-    heads = output_heads(model)
+    heads = output_heads(model).ids
     return {leaf.name for leaf in weighted_leaves(model) if id(leaf) in heads}
 
 

@@ -15,8 +15,9 @@ class HeadFirst(keras.Model):
 
     def __init__(self):
         super().__init__()
-        self.head = layers.Dense(4, name="head")
-        self.trunk = layers.Dense(4, name="trunk")
+        # Without random values, which cost JAX a compilation per shape.
+        self.head = layers.Dense(4, name="head", kernel_initializer="ones")
+        self.trunk = layers.Dense(4, name="trunk", kernel_initializer="ones")
 
     def build(self, input_shape):
         self.trunk.build(input_shape)
@@ -72,15 +73,16 @@ def test_a_method_that_the_user_replaced_is_restored():
     original = model.head.call
     model.head.call = lambda *args, **kwargs: original(*args, **kwargs)
     replaced = model.head.call
-    assert output_heads(model) == {id(model.head)}
+    assert output_heads(model).ids == {id(model.head)}
     assert model.head.call is replaced
 
 
 def test_model_that_cannot_be_run_symbolically():
-    """Its heads are not known: none is named, and nothing remains patched."""
+    """The layer created last stands for the head, and is said not to be proven."""
     model = Failing()
     model.build((None, 8))
-    assert output_heads(model) == set()
+    heads = output_heads(model)
+    assert heads == ({id(weighted_leaves(model)[-1])}, False)
     assert all("call" not in vars(leaf) for leaf in weighted_leaves(model))
 
 
@@ -89,4 +91,4 @@ def test_head_of_a_quantized_model():
     model = HeadFirst()
     model(FEATURES)
     model.head.quantize("int8")
-    assert output_heads(model) == {id(model.head)}
+    assert output_heads(model).ids == {id(model.head)}

@@ -1,6 +1,7 @@
 """Layers inside layers: every one is found, once, and every variable has its owner."""
 
 import keras
+import numpy as np
 import pytest
 
 from keras_muon.sublayers import owned_variables, sublayers, weighted_leaves
@@ -8,8 +9,20 @@ from keras_muon.sublayers import owned_variables, sublayers, weighted_leaves
 layers = keras.layers
 
 
+@pytest.fixture(autouse=True)
+def _zero_weights(monkeypatch):
+    """Values do not matter here, and random ones cost JAX a compilation each."""
+    add_weight = keras.Layer.add_weight
+
+    def add_zeros(self, *args, **kwargs):
+        kwargs["initializer"] = lambda shape, dtype: np.zeros(shape, dtype)
+        return add_weight(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Layer, "add_weight", add_zeros)
+
+
 def dense(name, inputs=None):
-    layer = layers.Dense(4, name=name, kernel_initializer="zeros")
+    layer = layers.Dense(4, name=name)
     if inputs:
         layer.build((None, inputs))
     return layer
@@ -127,7 +140,7 @@ def test_owned_variables_are_trainable_or_not():
 def test_a_layer_with_variables_and_sublayers_is_a_leaf_beside_them():
     """What it owns itself makes it a leaf; its sublayers are leaves too."""
     holder = Holder(layer=dense("inside", 3))
-    gain = holder.add_weight(shape=(4,), name="gain", initializer="ones")
+    gain = holder.add_weight(shape=(4,), name="gain")
     assert owned_variables(holder) == [gain]
     assert names(weighted_leaves(holder)) == [holder.name, "inside"]
 

@@ -16,16 +16,17 @@ class Mixer(layers.Layer):
 
     def build(self, input_shape):
         width = input_shape[-1]
-        self.w = self.add_weight(shape=(width, width), name="w")
-        self.experts = self.add_weight(shape=(2, width, width), name="experts")
-        self.gate = self.add_weight(shape=(width,), name="gate")
+        zeros = {"initializer": "zeros"}
+        self.w = self.add_weight((width, width), name="w", **zeros)
+        self.experts = self.add_weight((2, width, width), name="experts", **zeros)
+        self.gate = self.add_weight((width,), name="gate", **zeros)
 
     def call(self, x):
         return keras.ops.matmul(x * self.gate, self.w + keras.ops.sum(self.experts, 0))
 
 
 def model_with_mixer():
-    head = layers.Dense(4, name="head")
+    head = layers.Dense(4, name="head", kernel_initializer="zeros")
     return keras.Sequential([keras.Input((8,)), Mixer(name="mixer"), head])
 
 

@@ -10,7 +10,7 @@ SHAPES = {"first": (6, 4), "second": (6, 4), "gain": (5,)}
 ROUTES = {"first|second": "muon", "gain": "adamw"}
 RATE = 0.1
 
-# Largest error seen: 3.0e-8. One step moves a weight by 0.1.
+# Largest error seen: 6.0e-8, on torch. One step moves a weight by 0.1.
 TOLERANCE = 1e-5
 
 
@@ -54,8 +54,8 @@ def test_update_step_updates_one_variable(variables, gradients, expected):
     np.testing.assert_allclose(flat(variables), expected, rtol=0, atol=TOLERANCE)
 
 
-def test_update_step_of_a_bare_variable(variables, gradients, expected):
-    """Keras on TensorFlow passes tf.Variables, which have no path."""
+def test_update_step_as_keras_calls_it(variables, gradients, expected):
+    """The rate may be a tensor, and on TensorFlow variables are bare: without path."""
     optimizer = Muon(RATE, routes=ROUTES)
     optimizer.build(variables)
     is_tensorflow = keras.backend.backend() == "tensorflow"
