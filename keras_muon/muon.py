@@ -7,6 +7,7 @@ from typing import Any, Self
 import keras
 from keras import ops
 
+from keras_muon.base_arguments import check_base_arguments
 from keras_muon.batching import check_batched, stacks
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.description import print_description
@@ -14,7 +15,6 @@ from keras_muon.keras_ops import check_compute_dtype
 from keras_muon.messages import require_flag, require_number
 from keras_muon.rates import (
     AdamRate,
-    check_base_arguments,
     checked_decay,
     checked_rate,
 )
@@ -75,8 +75,8 @@ class Muon(BucketedOptimizer):
         compute_dtype: Dtype of the matrix products, see `orthogonalize`. `"auto"` is
             float32, and float64 for float64 variables.
         adam_learning_rate: Rate of AdamW. None follows `learning_rate`. A float keeps
-            its proportion to a `learning_rate` that callbacks change. A schedule
-            counts the same steps.
+            its proportion to a `learning_rate` that callbacks change, and so does
+            `{"ratio": x}`. A schedule counts the same steps.
         adam_beta_1: Decay of AdamW's first moment, in [0, 1).
         adam_beta_2: Decay of AdamW's second moment, in [0, 1).
         adam_epsilon: Added to the root of the second moment.
@@ -141,15 +141,16 @@ class Muon(BucketedOptimizer):
         self.scale = get_scaling(scaling, rms=rms)
         self.schedule = get_schedule(schedule)
         self.ns_steps = ns_steps
-        self.triples = self.schedule.take(ns_steps)
+        self.triples = self.schedule.take(ns_steps, argument="ns_steps")
         self.compute_dtype = check_compute_dtype(compute_dtype)
         self._adam_rate = AdamRate(adam_learning_rate, learning_rate)
         self.adam_beta_1 = require_number("adam_beta_1", adam_beta_1, below=1.0)
         self.adam_beta_2 = require_number("adam_beta_2", adam_beta_2, below=1.0)
         self.adam_epsilon = require_number("adam_epsilon", adam_epsilon)
-        if adam_weight_decay != "same":
-            adam_weight_decay = checked_decay("adam_weight_decay", adam_weight_decay)
-        self.adam_weight_decay = adam_weight_decay
+        same = adam_weight_decay == "same"
+        self.adam_weight_decay = (
+            "same" if same else checked_decay("adam_weight_decay", adam_weight_decay)
+        )
         self.batched = check_batched(batched)
         # Plain data about variables; as ordinary attributes they would be tracked.
         object.__setattr__(self, "_route_source", RouteSource(exclude, routes))
@@ -297,8 +298,9 @@ class Muon(BucketedOptimizer):
     def from_config(cls, config: dict, custom_objects: Any = None) -> Self:
         """Return the optimizer that `get_config` describes."""
         config = dict(config)
-        if isinstance(config.get("adam_learning_rate"), dict):
+        rate = config.get("adam_learning_rate")
+        if isinstance(rate, dict) and "class_name" in rate:
             config["adam_learning_rate"] = keras.saving.deserialize_keras_object(
-                config["adam_learning_rate"], custom_objects=custom_objects
+                rate, custom_objects=custom_objects
             )
         return super().from_config(config, custom_objects=custom_objects)

@@ -1,35 +1,22 @@
 """Learning rates: checked, and the one of AdamW derived from Muon's."""
 
 import numbers
-from collections.abc import Iterable
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_muon.messages import require_number, unknown_name
+from keras_muon.messages import require_number
 
 Tensor = Any
-
-# On TensorFlow the base class hides its signature behind **kwargs.
-BASE_ARGUMENTS = (
-    "clipnorm",
-    "clipvalue",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "global_clipnorm",
-    "gradient_accumulation_steps",
-    "loss_scale_factor",
-    "name",
-    "use_ema",
-)
 
 
 class AdamRate:
     """The learning rate of the variables that AdamW updates.
 
     Args:
-        rate: None to use Muon's, a float, a schedule, or a callable without arguments.
+        rate: None to use Muon's, a float, a schedule, a callable without arguments, or
+            `{"ratio": x}` for x times Muon's.
         learning_rate: The `learning_rate` that Muon is created with.
 
     Raises:
@@ -46,8 +33,11 @@ class AdamRate:
     """
 
     def __init__(self, rate: Any, learning_rate: Any):
-        self.given = None if rate is None else checked_rate("adam_learning_rate", rate)
-        self.ratio: float | None = None
+        self.given, self.ratio = None, None
+        if isinstance(rate, dict) and rate.keys() == {"ratio"}:
+            self.ratio = require_number('adam_learning_rate["ratio"]', rate["ratio"])
+        elif rate is not None:
+            self.given = checked_rate("adam_learning_rate", rate)
         if isinstance(self.given, float) and isinstance(learning_rate, float):
             if learning_rate == 0.0 and self.given != 0.0:
                 raise ValueError(
@@ -67,10 +57,10 @@ class AdamRate:
         Returns:
             AdamW's rate at this step.
         """
-        if self.given is None:
-            return learning_rate
         if self.ratio is not None:
             return ops.multiply(learning_rate, self.ratio)
+        if self.given is None:
+            return learning_rate
         if isinstance(self.given, keras.optimizers.schedules.LearningRateSchedule):
             return self.given(iterations)
         return self.given() if callable(self.given) else self.given
@@ -78,7 +68,8 @@ class AdamRate:
     def to_json(self, learning_rate: Any) -> Any:
         """Return the argument that recreates this rate beside `learning_rate`."""
         if self.ratio is not None:
-            return self.ratio * learning_rate
+            number = isinstance(learning_rate, float) and learning_rate > 0.0
+            return self.ratio * learning_rate if number else {"ratio": self.ratio}
         if self.given is None or isinstance(self.given, float):
             return self.given
         return keras.saving.serialize_keras_object(self.given)
@@ -124,20 +115,7 @@ def checked_decay(argument: str, decay: Any) -> float | None:
     """
     if decay is None:
         return None
-    return require_number(argument, decay, way_out="Pass None for no decay.")
-
-
-def check_base_arguments(received: Iterable[str], own: Iterable[str]) -> None:
-    """Refuse keyword arguments that neither Muon nor the base class knows.
-
-    Args:
-        received: Names of the arguments that Muon passes on.
-        own: Names of Muon's own arguments, to be suggested too.
-
-    Raises:
-        TypeError: If a name is unknown, with a close match.
-    """
-    for name in received:
-        if name not in BASE_ARGUMENTS:
-            known = sorted({*own, *BASE_ARGUMENTS})
-            raise TypeError(str(unknown_name("argument", name, known)))
+    way_out = "Pass None for no decay."
+    if argument == "adam_weight_decay":
+        way_out += " 'same' takes `weight_decay`."
+    return require_number(argument, decay, way_out=way_out)

@@ -120,10 +120,16 @@ def _table(routes: Any) -> list[Route]:
             "`routes` must be a dictionary from patterns to rules, or a list of "
             f"routes; received {routes!r}. Example: routes={{'head/.*': 'adamw'}}."
         )
-    return [
-        route if isinstance(route, Route) else Route.from_json(route)
-        for route in routes
-    ]
+    try:
+        return [
+            route if isinstance(route, Route) else Route.from_json(route)
+            for route in routes
+        ]
+    except (TypeError, AttributeError) as error:
+        raise TypeError(
+            f"`routes` must be a list of routes or of what Route.to_json returns; "
+            f"received {routes!r}: {error}."
+        ) from None
 
 
 def _warn_of_uncertain(routes: Sequence[Route], has_model: bool) -> None:

@@ -61,11 +61,14 @@ class Schedule:
         if len(self.coefficients) > self.steps:
             check_range(self.name, self.take(len(self.coefficients)))
 
-    def take(self, steps: int | None = None) -> tuple[Triple, ...]:
+    def take(
+        self, steps: int | None = None, *, argument: str = "steps"
+    ) -> tuple[Triple, ...]:
         """Return the triples of the first `steps` steps, safety applied.
 
         Args:
             steps: Number of steps, 1 or more. None takes the schedule's own number.
+            argument: What the caller's user calls this number, for messages.
 
         Returns:
             A tuple of `steps` triples.
@@ -77,13 +80,13 @@ class Schedule:
             >>> SCHEDULES["jordan"].take(2)
             ((3.4445, -4.775, 2.0315), (3.4445, -4.775, 2.0315))
         """
-        count = self.steps if steps is None else require_count("steps", steps)
+        count = self.steps if steps is None else require_count(argument, steps)
         missing = count - len(self.coefficients)
         if missing > 0 and self.tail == "refuse":
             raise ValueError(
                 f"Schedule {self.name!r} has {len(self.coefficients)} steps; "
-                f"received `steps={count}`. Ask for fewer, or choose a schedule whose "
-                "tail repeats ('jordan', 'polar_express')."
+                f"received `{argument}`: {count}. Ask for fewer, or choose a schedule "
+                "whose tail repeats ('jordan', 'polar_express')."
             )
         s = self.safety
         *head, last = self.coefficients
@@ -101,7 +104,14 @@ class Schedule:
     @classmethod
     def from_json(cls, values: dict) -> "Schedule":
         """Return the schedule that `to_json` wrote."""
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError:
+            fields = [field.name for field in dataclasses.fields(cls)]
+            raise ValueError(
+                f"`schedule` as a dictionary must have the fields {fields}, of which "
+                f"coefficients is required; received {values!r}."
+            ) from None
 
 
 def get_schedule(schedule: "str | dict | Schedule") -> Schedule:

@@ -16,6 +16,7 @@ FLOORS = {
     "keras_muon": 4.0,
     "keras_muon.adamw": 2.0,
     "keras_muon.admissible": 0.1,
+    "keras_muon.base_arguments": 0.1,
     "keras_muon.batching": 2.0,
     "keras_muon.bucketed_optimizer": 2.1,
     "keras_muon.description": 2.0,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_muon import Muon
-from keras_muon.rates import BASE_ARGUMENTS
+from keras_muon.base_arguments import BASE_ARGUMENTS
 
 NAN = float("nan")
 

@@ -11,30 +11,6 @@ from keras_muon import Muon
 TOLERANCE = 5e-6
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """What `fit` calls: (name of the method, its arguments), in order."""
-    seen = []
-
-    def watch(name):
-        original = getattr(Muon, name)
-
-        def watched(self, *arguments):
-            seen.append((name, arguments))
-            return original(self, *arguments)
-
-        monkeypatch.setattr(Muon, name, watched)
-
-    for name in (
-        "_backend_update_step",
-        "_distributed_tf_update_step",
-        "update_bucket",
-        "update_step",
-    ):
-        watch(name)
-    return seen
-
-
 def attention_model():
     """Five matrices of 16 x 16: four of attention, of three axes, and one of two.
 
@@ -49,43 +25,83 @@ def attention_model():
     return keras.Model(inputs, outputs)
 
 
-def fitted(optimizer):
-    """The model after two epochs of four batches."""
+WATCHED = (
+    "_backend_update_step",
+    "_distributed_tf_update_step",
+    "update_bucket",
+    "update_step",
+)
+
+
+def fitted(batched):
+    """A model after two epochs of four batches, and the methods that `fit` called."""
     model = attention_model()
-    model.compile(optimizer=optimizer, loss="mse")
+    model.compile(optimizer=Muon(0.01, batched=batched), loss="mse")
     rng = np.random.default_rng(11)
     data = rng.normal(size=(16, 4, 16)), rng.normal(size=(16, 3))
-    model.fit(*data, batch_size=4, epochs=2, shuffle=False, verbose=0)
-    return model
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        for name in WATCHED:
+            patch.setattr(Muon, name, watched(name, calls))
+        model.fit(*data, batch_size=4, epochs=2, shuffle=False, verbose=0)
+    return model, calls
 
 
-def test_fit_updates_whole_buckets_through_the_hook(calls, backend):
-    """The hook is called; each time, buckets cover every variable once."""
-    model = fitted(Muon(0.01))
+def watched(name, calls):
+    original = getattr(Muon, name)
+
+    def method(self, *arguments):
+        calls.append((name, arguments))
+        return original(self, *arguments)
+
+    return method
+
+
+@pytest.fixture(scope="module")
+def together():
+    return fitted("auto")
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return fitted(False)
+
+
+def buckets(calls):
+    return [arguments[0] for name, arguments in calls if name == "update_bucket"]
+
+
+def test_fit_updates_buckets_through_the_hook(together, backend):
+    """The hook of the backend is called; each time, buckets cover every variable once."""
+    model, calls = together
     names = [name for name, _ in calls]
     hook = {"tensorflow": "_distributed_tf_update_step"}
     times = names.count(hook.get(backend, "_backend_update_step"))
-    buckets = [arguments[0] for name, arguments in calls if name == "update_bucket"]
-    updated = sorted(index for bucket in buckets for index in bucket)
+    updated = sorted(index for bucket in buckets(calls) for index in bucket)
     everything = [*range(len(model.trainable_variables))]
     assert times > 0
     assert updated == sorted(everything * times)
     assert "update_step" not in names
-    shapes = [model.trainable_variables[index].shape for index in max(buckets, key=len)]
-    assert sorted(len(shape) for shape in shapes) == [2, 3, 3, 3, 3]
 
 
-def test_fit_without_stacks_updates_one_by_one(calls):
+def test_one_call_updates_kernels_of_two_and_three_axes(together):
+    """All five matrices of one shape go together."""
+    model, calls = together
+    largest = max(buckets(calls), key=len)
+    ranks = [len(model.trainable_variables[index].shape) for index in largest]
+    assert sorted(ranks) == [2, 3, 3, 3, 3]
+
+
+def test_fit_without_stacks_updates_one_by_one(alone):
     """`batched=False` reaches the same hook with buckets of one."""
-    fitted(Muon(0.01, batched=False))
-    assert {len(a[0]) for n, a in calls if n == "update_bucket"} == {1}
+    _, calls = alone
+    assert {len(bucket) for bucket in buckets(calls)} == {1}
 
 
-def test_fit_ends_at_the_same_weights():
+def test_fit_ends_at_the_same_weights(together, alone):
     """Through gradients, compilation and hooks, stacks change nothing."""
     before = attention_model().get_weights()
-    alone = fitted(Muon(0.01, batched=False)).get_weights()
-    together = fitted(Muon(0.01, batched=True)).get_weights()
-    wrong = [np.abs(a - b).max() for a, b in zip(together, alone, strict=True)]
-    moved = [np.abs(a - b).max() for a, b in zip(before, alone, strict=True)]
+    one, other = together[0].get_weights(), alone[0].get_weights()
+    wrong = [np.abs(a - b).max() for a, b in zip(one, other, strict=True)]
+    moved = [np.abs(a - b).max() for a, b in zip(one, before, strict=True)]
     assert max(wrong) < TOLERANCE < 100 * TOLERANCE < min(moved)

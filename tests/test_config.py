@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_muon import SCHEDULES, MatrixView, Muon, Route, Schedule
-from keras_muon.rates import BASE_ARGUMENTS
+from keras_muon.base_arguments import BASE_ARGUMENTS
 
 schedules = keras.optimizers.schedules
 

@@ -11,7 +11,8 @@ from keras_muon import Muon
 BATCH = 4
 STEPS = 8
 
-# Largest error seen: 4.2e-7 (jax), 0 (torch), 3.7e-7 (tensorflow). One step fewer is 0.03 off.
+# Largest error seen: 4.2e-7 (jax), 0 (torch), 3.7e-7 (tensorflow).
+# One step fewer is 0.03 off.
 TOLERANCE = 1e-5
 
 # Whether Keras compiles at all: by XLA on JAX and TensorFlow, by torch.compile there.

@@ -90,24 +90,37 @@ def assert_same_state(first, second):
 
 
 def test_training_continues_after_loading_as_if_never_stopped(tmp_path, data):
-    """Weights, momentum, moments, counters and rates: bit for bit, on this backend."""
+    """Weights, momentum, moments, counters and rates: bit for bit, on this backend.
+
+    With the weights alone, training goes elsewhere: by 1e-3 and more in every weight.
+    """
     model = trained(compiled(Muon(**ARGUMENTS)), data)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
+    forgetful = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    forgetful.compile(optimizer=Muon(**ARGUMENTS), loss="mse")
     assert type(loaded.optimizer) is Muon
     assert loaded.optimizer.routes == model.optimizer.routes
     assert_same_state(loaded, model)
     assert_same_state(trained(loaded, data), trained(model, data))
+    pairs = zip(model.weights, trained(forgetful, data).weights, strict=True)
+    assert min(np.abs(one.numpy() - other.numpy()).max() for one, other in pairs) > 1e-3
+
+
+def stepped(optimizer, kind=functional):
+    """A compiled model after one step along gradients of a half."""
+    model = compiled(optimizer, kind)
+    model(np.ones((1, 8), "float32"))
+    variables = model.trainable_variables
+    model.optimizer.build(variables)
+    model.optimizer.apply([keras.ops.ones(v.shape) * 0.5 for v in variables])
+    return model
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_model_keeps_its_routes_and_state(tmp_path, kind):
     """Keras may rename variables on loading; each keeps its rule and its state."""
-    model = compiled(Muon(0.5, routes={".*trunk/kernel": "adamw"}), kind)
-    model(np.ones((1, 8), "float32"))
-    variables = model.trainable_variables
-    model.optimizer.build(variables)
-    model.optimizer.apply([keras.ops.ones(v.shape) * 0.5 for v in variables])
+    model = stepped(Muon(0.5, routes={".*trunk/kernel": "adamw"}), kind)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     rules = [route.rule for route in model.optimizer.routes]
@@ -116,21 +129,9 @@ def test_every_kind_of_model_keeps_its_routes_and_state(tmp_path, kind):
     assert_same_state(loaded, model)
 
 
-def test_the_comparison_notices_lost_momentum(tmp_path, data):
-    """Without the optimizer's state, training continues elsewhere."""
-    model = trained(compiled(Muon(0.02)), data)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras", compile=False)
-    loaded.compile(optimizer=Muon(0.02), loss="mse")
-    trained(model, data)
-    trained(loaded, data)
-    pairs = zip(model.get_weights(), loaded.get_weights(), strict=True)
-    assert min(np.abs(one - other).max() for one, other in pairs) > 1e-3
-
-
-def test_a_compiled_model_can_be_pickled(data):
+def test_a_compiled_model_can_be_pickled():
     """As processes and schedulers of experiments do."""
-    model = trained(compiled(Muon(**ARGUMENTS)), data)
+    model = stepped(Muon(**ARGUMENTS))
     again = pickle.loads(pickle.dumps(model))
     assert again.optimizer.routes == model.optimizer.routes
     assert again.optimizer.get_config() == model.optimizer.get_config()

@@ -147,7 +147,7 @@ def test_safety_is_a_division_of_the_input(safety):
 def test_take_refuses_to_go_beyond_a_schedule_that_ends():
     """A tail that refuses says how long the schedule is, and what else there is."""
     assert len(SCHEDULES["you"].take(3)) == 3
-    with pytest.raises(ValueError, match=r"'you' has 5 steps; received `steps=6`"):
+    with pytest.raises(ValueError, match=r"'you' has 5 steps; received `steps`: 6"):
         SCHEDULES["you"].take(6)
     with pytest.raises(ValueError, match="has 1 steps; received `steps=2`"):
         Schedule((CUBIC,), steps=2)

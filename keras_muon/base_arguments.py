@@ -1,0 +1,69 @@
+"""The arguments that Muon passes on to the base class of Keras, checked."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from keras_muon.messages import (
+    require_count,
+    require_flag,
+    require_number,
+    unknown_name,
+)
+
+
+def check_base_arguments(received: Mapping[str, Any], own: Iterable[str]) -> None:
+    """Refuse arguments that the base class does not know, or cannot use.
+
+    Args:
+        received: The arguments that Muon passes on.
+        own: Names of Muon's own arguments, to be suggested too.
+
+    Raises:
+        TypeError: If a name is unknown, with a close match, or a value has the wrong
+            type.
+        ValueError: If a value is outside its range.
+
+    Example:
+        >>> check_base_arguments({"clipnorm": 1.0, "name": "muon"}, own=["momentum"])
+    """
+    for name, value in received.items():
+        if name not in BASE_ARGUMENTS:
+            known = sorted({*own, *BASE_ARGUMENTS})
+            raise TypeError(str(unknown_name("argument", name, known)))
+        if value is not None:
+            BASE_ARGUMENTS[name](name, value)
+
+
+def _name(argument: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"`{argument}` must be a string; received {value!r}.")
+
+
+def _positive(argument: str, value: Any) -> None:
+    require_number(argument, value, open_minimum=True)
+
+
+def _share(argument: str, value: Any) -> None:
+    if value != 1:
+        require_number(argument, value, below=1.0)
+
+
+def _at_least_two(argument: str, value: Any) -> None:
+    if require_count(argument, value, way_out="2 or more, or None.") < 2:
+        raise ValueError(
+            f"`{argument}` must be at least 2; received {value!r}. None accumulates "
+            "nothing."
+        )
+
+
+BASE_ARGUMENTS: dict[str, Callable[[str, Any], object]] = {
+    "clipnorm": _positive,
+    "clipvalue": _positive,
+    "ema_momentum": _share,
+    "ema_overwrite_frequency": require_count,
+    "global_clipnorm": _positive,
+    "gradient_accumulation_steps": _at_least_two,
+    "loss_scale_factor": _positive,
+    "name": _name,
+    "use_ema": require_flag,
+}
