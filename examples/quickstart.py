@@ -135,8 +135,9 @@ def build_gpt(width: int, layers: int, heads: int, context: int) -> keras.Model:
     """Return a causal transformer over bytes, its norms before each block."""
     tokens = keras.Input((context,), dtype="int32")
     x = keras.layers.Embedding(256, width, name="tokens")(tokens)
-    positions = keras.layers.Embedding(context, width, name="positions")
-    x = x + positions(keras.ops.arange(context))
+    # Made from the input, so that the layer that embeds them is part of the model.
+    positions = keras.ops.cumsum(keras.ops.ones_like(tokens), axis=-1) - 1
+    x = x + keras.layers.Embedding(context, width, name="positions")(positions)
     for layer in range(layers):
         y = keras.layers.LayerNormalization(name=f"norm_{layer}a")(x)
         attention = keras.layers.MultiHeadAttention(
@@ -183,6 +184,7 @@ def train(name: str, optimizer, text: Text, progress: Progress) -> Run:
         epochs=ARGUMENTS.steps // EVALUATE_EVERY,
         validation_data=text.validation(),
         validation_batch_size=128,
+        shuffle=False,
         callbacks=[Ticker(progress, task)],
         verbose=0,
     )
@@ -229,9 +231,8 @@ def continue_from_file(run: Run, text: Text) -> tuple[float, float]:
         model = keras.saving.load_model(path)
     inputs, targets = text.validation()
     before = model.evaluate(inputs, targets, batch_size=128, verbose=0)
-    model.fit(
-        text.batches(first=ARGUMENTS.steps), steps_per_epoch=EVALUATE_EVERY, verbose=0
-    )
+    batches = text.batches(first=ARGUMENTS.steps)
+    model.fit(batches, steps_per_epoch=EVALUATE_EVERY, shuffle=False, verbose=0)
     after = model.evaluate(inputs, targets, batch_size=128, verbose=0)
     return before, after
 

@@ -14,7 +14,7 @@ RATE = 0.05
 # decay of 0.004 that is left out, moves an entry of every variable by 9e-4 or more.
 TOLERANCE = 1e-5
 
-SHAPES = {"hidden": (6, 10), "table": (7, 5), "bias": (9,), "temperature": ()}
+SHAPES = {"hidden": (8, 20), "table": (7, 5), "bias": (9,), "temperature": ()}
 RULES = {"hidden": "muon", "table": "adamw"}
 
 DEFAULTS = {"beta_1": 0.9, "beta_2": 0.95, "epsilon": 1e-7, "decay": 0.004}

@@ -14,14 +14,14 @@ STEPS = 4
 # off by 0.13.
 TOLERANCE = 5e-6
 
-# Seven matrices of 16 x 16 in four kinds of kernels, and one of 16 x 8.
+# Seven matrices of 12 x 12 in four kinds of kernels, and one of 20 x 8.
 VIEWS = {
-    "dense": MatrixView((16, 16), (0,), (1,)),
-    "narrow": MatrixView((16, 8), (0,), (1,)),
-    "query": MatrixView((16, 2, 8), (0,), (1, 2)),
-    "experts": MatrixView((3, 16, 16), (1,), (2,), (0,)),
-    "output": MatrixView((2, 8, 16), (0, 1), (2,)),
-    "another_dense": MatrixView((16, 16), (0,), (1,)),
+    "dense": MatrixView((12, 12), (0,), (1,)),
+    "narrow": MatrixView((20, 8), (0,), (1,)),
+    "query": MatrixView((12, 2, 6), (0,), (1, 2)),
+    "experts": MatrixView((3, 12, 12), (1,), (2,), (0,)),
+    "output": MatrixView((2, 6, 12), (0, 1), (2,)),
+    "another_dense": MatrixView((12, 12), (0,), (1,)),
 }
 
 # Beside them what AdamW updates one by one, so that positions and indices differ.
@@ -107,8 +107,8 @@ def test_stacks_keep_the_order_of_their_first_members():
 
 
 def test_stacks_never_join_a_matrix_and_its_transpose():
-    """16 x 8 is not 8 x 16, though the kernels hold as many numbers."""
-    wide = MatrixView((16, 8), (1,), (0,))
+    """20 x 8 is not 8 x 20, though the kernels hold as many numbers."""
+    wide = MatrixView((20, 8), (1,), (0,))
     assert stacks([VIEWS["narrow"], wide], ["float32"] * 2, True) == [[0], [1]]
 
 

@@ -72,7 +72,7 @@ def buckets(calls):
 
 
 def test_fit_updates_buckets_through_the_hook(together, backend):
-    """The hook of the backend is called; each time, buckets cover every variable once."""
+    """The hook of the backend is called; buckets cover each variable once per call."""
     model, calls = together
     names = [name for name, _ in calls]
     hook = {"tensorflow": "_distributed_tf_update_step"}

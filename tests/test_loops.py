@@ -33,8 +33,8 @@ def new_model():
     return keras.Sequential(
         [
             keras.Input((8,)),
-            keras.layers.Dense(6, activation="tanh"),
-            keras.layers.Dense(6, activation="tanh"),
+            keras.layers.Dense(8, activation="tanh", use_bias=False),
+            keras.layers.Dense(8, activation="tanh", use_bias=False),
             keras.layers.Dense(3),
         ]
     )

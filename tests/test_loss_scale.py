@@ -36,29 +36,19 @@ def data(rng):
 
 def fitted(data, loss_weight=1.0, **arguments):
     model = new_model()
-    optimizer = Muon(0.02, **REMEMBERING, **arguments)
+    optimizer = Muon(0.02, clipvalue=0.02, **REMEMBERING, **arguments)
     model.compile(optimizer=optimizer, loss="mse", loss_weights=[loss_weight])
-    model.fit(*data, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    model.fit(*data, batch_size=8, shuffle=False, verbose=0)
     return np.concatenate([weight.ravel() for weight in model.get_weights()])
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param({}, id="plain"),
-        pytest.param({"clipvalue": 0.02}, id="clipping"),
-    ],
-)
-def test_a_static_factor_changes_nothing(arguments, data):
+def test_a_static_factor_changes_nothing(data):
     """The gradients are divided by `loss_scale_factor` before anything else."""
-    scaled = fitted(data, loss_scale_factor=FACTOR, **arguments)
-    expected = fitted(data, **arguments)
+    expected = fitted(data)
+    scaled = fitted(data, loss_scale_factor=FACTOR)
     np.testing.assert_allclose(scaled, expected, rtol=0, atol=TOLERANCE)
-
-
-def test_a_loss_that_stays_scaled_would_be_seen(data):
-    """The comparison above can fail: a larger loss leads to other weights."""
-    difference = np.abs(fitted(data, loss_weight=FACTOR) - fitted(data))
+    # The comparison can fail: a loss that stays scaled leads to other weights.
+    difference = np.abs(fitted(data, loss_weight=FACTOR) - expected)
     assert difference.max() > 1000 * TOLERANCE
 
 
@@ -71,27 +61,20 @@ def mixed_float16():
 
 
 @pytest.mark.usefixtures("mixed_float16")
-@pytest.mark.parametrize("wrapped", ["by_user", "by_compile"])
-def test_mixed_precision_trains(wrapped, data):
+def test_mixed_precision_trains(data):
     """In mixed_float16 the loss falls, and Muon moves the hidden matrix."""
-    model = new_model()
-    inner = Muon(0.05)
-    by_user = keras.optimizers.LossScaleOptimizer(inner)
-    model.compile(optimizer=by_user if wrapped == "by_user" else inner, loss="mse")
-    before = model.get_layer("hidden").get_weights()[0]
+    model, inner = new_model(), Muon(0.05)
+    optimizer = keras.optimizers.LossScaleOptimizer(inner)
+    model.compile(optimizer=optimizer, loss="mse")
+    hidden = model.get_layer("hidden")
+    before = hidden.get_weights()[0]
     fit = model.fit(*data, batch_size=8, epochs=10, shuffle=False, verbose=0)
     losses = fit.history["loss"]
-    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert [r.rule for r in inner.routes if r.path.endswith("hidden/kernel")] == [
-        "muon"
-    ]
-    print(
-        "RATIO",
-        losses[-1] / losses[0],
-        np.abs(model.get_layer("hidden").get_weights()[0] - before).max(),
-    )
-    assert np.abs(model.get_layer("hidden").get_weights()[0] - before).max() > 0.1
-    assert losses[-1] < 0.5 * losses[0]
+    rules = {route.path.rpartition("/hidden/")[2]: route.rule for route in inner.routes}
+    assert rules["kernel"] == "muon"
+    # An entry moves by 0.26 and more; the last loss is 0.38 of the first or less.
+    assert np.abs(hidden.get_weights()[0] - before).max() > 0.1
+    assert losses[-1] < 0.6 * losses[0]
 
 
 def test_a_step_without_finite_gradients_is_skipped():

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import keras
-import pytest
 
 SCRIPT = """
 import json
@@ -30,12 +29,17 @@ from keras_muon import Muon
 
 def new_model():
     keras.utils.set_random_seed(23)
-    tokens = keras.Input((4,), dtype="int32")
-    x = keras.layers.Embedding(7, 8)(tokens)
-    attention = keras.layers.MultiHeadAttention(2, 4, use_bias=False)
-    x = x + attention(x, x)
-    x = keras.layers.Dense(8, activation="tanh")(x)
-    return keras.Model(tokens, keras.layers.Dense(3)(x))
+    # Three kernels of the ranks 2, 2 and 3 share one Newton-Schulz iteration.
+    return keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            keras.layers.Embedding(7, 8),
+            keras.layers.Dense(8, activation="tanh"),
+            keras.layers.Dense(8, activation="tanh"),
+            keras.layers.Conv1D(8, 1, activation="tanh"),
+            keras.layers.Dense(3),
+        ]
+    )
 
 
 def fitted(settings, batches=4, strategy=None):
@@ -47,7 +51,7 @@ def fitted(settings, batches=4, strategy=None):
         optimizer = Muon(**{"learning_rate": 0.05, **settings})
         model.compile(optimizer=optimizer, loss="mse", jit_compile=False)
     model.fit(x, y, batch_size=4, shuffle=False, verbose=0)
-    assert [route.rule for route in optimizer.routes].count("muon") == 5
+    assert [route.rule for route in optimizer.routes].count("muon") == 3
     return model
 
 
@@ -65,28 +69,26 @@ def distance(model, other):
 
 
 schedules = keras.optimizers.schedules
-SETTINGS = {
-    "plain": {},
-    "averaging_on_a_schedule": {
-        "learning_rate": schedules.CosineDecay(0.05, 4),
-        "adam_learning_rate": schedules.CosineDecay(0.1, 6),
-        "use_ema": True,
-        "ema_momentum": 0.5,
-    },
+settings = {
+    "learning_rate": schedules.CosineDecay(0.05, 4),
+    "adam_learning_rate": schedules.CosineDecay(0.1, 6),
+    "use_ema": True,
+    "ema_momentum": 0.5,
 }
-results = {}
-for name, settings in SETTINGS.items():
-    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    mirrored = fitted(settings, strategy=strategy)
-    alone = fitted(settings)
-    state = [v for v in mirrored.optimizer.variables if len(v.shape)]
-    results[name] = {
-        "replicas": strategy.num_replicas_in_sync,
-        "gap": largest_gap(strategy, [*mirrored.trainable_variables, *state]),
-        "distance": distance(mirrored, alone),
-        "distance of a batch": distance(alone, fitted(settings, batches=3)),
-    }
-print(json.dumps(results))
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+mirrored = fitted(settings, strategy=strategy)
+alone = fitted(settings)
+state = [v for v in mirrored.optimizer.variables if len(v.shape)]
+print(
+    json.dumps(
+        {
+            "replicas": strategy.num_replicas_in_sync,
+            "gap": largest_gap(strategy, [*mirrored.trainable_variables, *state]),
+            "distance": distance(mirrored, alone),
+            "distance of a batch": distance(alone, fitted(settings, batches=3)),
+        }
+    )
+)
 """
 
 # Largest error seen: 2.3e-6. One batch fewer is 0.04 off.
@@ -94,8 +96,8 @@ TOLERANCE = 2e-5
 
 if keras.backend.backend() == "tensorflow":
 
-    @pytest.fixture(scope="module")
-    def results():
+    def test_two_replicas_are_one_device():
+        """Same global batches, same weights, and no replica drifts from the other."""
         process = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", SCRIPT],
             capture_output=True,
@@ -104,12 +106,7 @@ if keras.backend.backend() == "tensorflow":
             timeout=300,
         )
         assert process.returncode == 0, process.stderr[-3000:]
-        return json.loads(process.stdout.splitlines()[-1])
-
-    @pytest.mark.parametrize("settings", ["plain", "averaging_on_a_schedule"])
-    def test_two_replicas_are_one_device(settings, results):
-        """Same global batches, same weights, and no replica drifts from the other."""
-        result = results[settings]
+        result = json.loads(process.stdout.splitlines()[-1])
         assert result["replicas"] == 2
         assert result["gap"] == 0.0
         assert result["distance"] < TOLERANCE

@@ -108,6 +108,21 @@ def test_a_kernel_shared_with_a_head_is_a_head():
     assert table(tied_kernel(False))["hidden/kernel"] == "output head"
 
 
+def test_another_use_of_a_kernel_wins():
+    """A kernel that is a filter per channel to one of its layers is no matrix."""
+
+    class TiedFilters(layers.DepthwiseConv1D):
+        def build(self, input_shape):
+            self.kernel, self.bias = mix.kernel, None
+
+    mix = layers.Conv1D(6, 3, name="mix")
+    inputs = keras.Input((9, 8))
+    x = dense("between")(mix(inputs))
+    x = layers.Flatten()(TiedFilters(3, depth_multiplier=6)(x))
+    model = keras.Model(inputs, dense("head", 4)(x))
+    assert table(model)["mix/kernel"] == "one filter per channel"
+
+
 def test_equal_paths_are_told_apart():
     """Two variables may have one path; each has its own route."""
     inner_inputs = keras.Input((8,))

@@ -80,12 +80,26 @@ def nested_model():
     return keras.Model(inputs, layers.Softmax()(inner(dense("trunk")(inputs))))
 
 
-def nested_model_with_an_unused_output():
-    inner_inputs = keras.Input((8,))
-    x = dense("trunk")(inner_inputs)
-    inner = keras.Model(inner_inputs, [dense("used")(x), dense("unused")(x)])
+def two_headed():
     inputs = keras.Input((8,))
-    return keras.Model(inputs, inner(inputs)[0])
+    x = dense("trunk")(inputs)
+    return keras.Model(inputs, [dense("first")(x), dense("second")(x)])
+
+
+def first_output_of_a_nested_model():
+    """The other one is a head of the inner model, not of this."""
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, two_headed()(inputs)[0])
+
+
+def second_output_of_a_nested_model():
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, two_headed()(inputs)[1])
+
+
+def both_outputs_of_a_nested_model():
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, two_headed()(inputs))
 
 
 def nested_sequential():
@@ -163,7 +177,9 @@ MODELS = {
     feature_that_is_also_an_output: {"trunk", "head"},
     convolution: {"head"},
     nested_model: {"head"},
-    nested_model_with_an_unused_output: {"used"},
+    first_output_of_a_nested_model: {"first"},
+    second_output_of_a_nested_model: {"second"},
+    both_outputs_of_a_nested_model: {"first", "second"},
     nested_sequential: {"head"},
     backbone_in_the_middle: {"head"},
     sequential: {"head"},

@@ -202,3 +202,16 @@ def test_subclassed_model_as_last_operation():
     inputs = keras.Input((8,))
     model = keras.Model(inputs, HeadFirst()(dense("first", 8)(inputs)))
     assert named_heads(model) == {"head"}
+
+
+def test_model_that_was_built_without_shapes():
+    """Nothing says how to call it: the layer created last is taken, unproven."""
+
+    class Shapeless(BuiltByShape):
+        def build(self, input_shape=None):
+            super().build((None, 8))
+
+    model = Shapeless()
+    model.build()
+    heads = output_heads(model)
+    assert heads == ({id(weighted_leaves(model)[-1])}, False)

@@ -15,7 +15,7 @@ RATE = 0.05
 # 1.2e-3 or more.
 TOLERANCE = 1e-5
 
-SHAPES = {"wide": (6, 16), "tall": (16, 6), "square": (10, 10)}
+SHAPES = {"wide": (8, 20), "tall": (20, 8), "square": (12, 12)}
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ BATCHES = np.array([[[1, 1, 1, 2], [1, 5, 5, 1]], [[2, 2, 0, 1], [5, 1, 1, 1]]])
 
 SETTINGS = [
     pytest.param({}, id="plain"),
-    pytest.param({"clipnorm": 0.05}, id="clipnorm"),
-    pytest.param({"clipvalue": 0.01}, id="clipvalue"),
-    pytest.param({"global_clipnorm": 0.05}, id="global_clipnorm"),
-    pytest.param({"gradient_accumulation_steps": 2}, id="accumulating"),
-    pytest.param({"loss_scale_factor": 1024.0}, id="loss_scaled"),
-    pytest.param({"use_ema": True, "ema_overwrite_frequency": 2}, id="averaging"),
+    pytest.param(
+        {"clipnorm": 0.05, "gradient_accumulation_steps": 2}, id="accumulating"
+    ),
+    pytest.param(
+        {"global_clipnorm": 0.05, "loss_scale_factor": 1024.0}, id="loss_scaled"
+    ),
 ]
 
 # Largest error seen: 6.0e-8. Without the sum over repeated tokens that comes before

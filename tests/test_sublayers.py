@@ -59,6 +59,15 @@ def test_sublayers_in_order_and_once(name):
     assert names(sublayers(holder)) == ["a", "b"]
 
 
+@pytest.mark.parametrize("name", [name for name in CONTAINERS if name != "twice"])
+def test_layers_that_keras_does_not_track(name):
+    """Attributes are looked at themselves, not only what Keras made of them."""
+    holder = Holder()
+    for key, value in CONTAINERS[name](dense("a"), dense("b")).items():
+        object.__setattr__(holder, key, value)
+    assert names(sublayers(holder)) == ["a", "b"]
+
+
 def test_sublayers_in_a_set():
     """A set has no order, but its layers are found."""
     holder = Holder(stack={dense("a"), dense("b")})

@@ -121,3 +121,30 @@ def test_a_part_that_is_decided_is_not_listed():
     with pytest.warns(UserWarning, match="leaves 1 variables") as caught:
         Muon.for_model(model_with_mixer(), exclude=".*/experts")
     assert "mixer/experts" not in str(caught[0].message)
+
+
+class Failing(keras.Model):
+    """A model whose `call` cannot be followed, so that its head is not known."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Dense(8, name="first", kernel_initializer="zeros")
+        self.last = layers.Dense(8, name="last", kernel_initializer="zeros")
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.last.build((*input_shape[:-1], 8))
+
+    def call(self, x):
+        raise RuntimeError("needs data")
+
+
+def test_a_head_that_cannot_be_found_is_listed():
+    """The layer created last is left to AdamW, and the user is told."""
+    model = Failing()
+    model.build((None, 8))
+    with pytest.warns(UserWarning, match="last/kernel.*perhaps the output head"):
+        optimizer = Muon.for_model(model)
+    optimizer.build(model.trainable_variables)
+    assert [route.rule for route in optimizer.routes] == ["muon"] + ["adamw"] * 3
+    assert [route.certain for route in optimizer.routes] == [True, True, False, True]

@@ -85,3 +85,24 @@ def test_clipping_of_large_float16_gradients(clip):
     values, _ = trained("float16", LARGE, **{clip: 1.0})
     expected, _ = trained("float32", LARGE, **{clip: 1.0})
     np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCES["float16"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_accumulating_narrow_gradients(dtype):
+    """A cycle of narrow gradients ends as one of float32 gradients does."""
+    arguments = {"steps": 2, "ns_steps": 2, "gradient_accumulation_steps": 2}
+    values, _ = trained(dtype, LARGE, **arguments)
+    expected, _ = trained("float32", LARGE, **arguments)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCES[dtype])
+    start, _ = trained("float32", LARGE, steps=0)
+    assert np.abs(expected - start).max() > 10 * TOLERANCES[dtype]
+
+
+def test_averaging_narrow_weights():
+    """Moving averages of float16 weights overwrite them as float32 averages would."""
+    arguments = {"use_ema": True, "ema_momentum": 0.5, "ema_overwrite_frequency": 2}
+    values, _ = trained("float16", LARGE, **arguments)
+    expected, _ = trained("float32", LARGE, **arguments)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=TOLERANCES["float16"])
+    plain, _ = trained("float32", LARGE)
+    assert np.abs(expected - plain).max() > 10 * TOLERANCES["float16"]
