@@ -1,5 +1,6 @@
 """Muon's direction for hidden matrices: momentum, then Newton-Schulz, in stacks."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ def polar_factors(
     triples: Sequence[Triple],
     compute_dtype: str,
     due: Tensor | None = None,
+    scale: Tensor | float = 1.0,
 ) -> list[Tensor]:
     """Return the polar factors of kernels that share (fan_in, fan_out), as one stack.
 
@@ -50,6 +52,7 @@ def polar_factors(
         compute_dtype: See `orthogonalize`.
         due: A boolean tensor: skip the iteration and return the updates if it is
             False. None is True.
+        scale: What to multiply the factors by, once for the whole stack.
 
     Returns:
         Tensors of the kernels' shapes.
@@ -57,7 +60,9 @@ def polar_factors(
     stack = _stacked(updates, views)
 
     def orthogonalized() -> Tensor:
-        return ops.cast(polar_factor(stack, triples, compute_dtype), stack.dtype)
+        return (
+            ops.cast(polar_factor(stack, triples, compute_dtype), stack.dtype) * scale
+        )
 
     if due is None:
         return _unstacked(orthogonalized(), views)
@@ -75,8 +80,6 @@ def _stacked(updates: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:
 def _unstacked(stack: Tensor, views: Sequence[MatrixView]) -> list[Tensor]:
     if len(views) == 1:
         return [from_matrices(stack, views[0])]
-    result, start = [], 0
-    for view in views:
-        result.append(from_matrices(stack[start : start + view.batch], view))
-        start += view.batch
-    return result
+    ends = list(itertools.accumulate(view.batch for view in views))
+    parts = ops.split(stack, ends[:-1], axis=0)
+    return [from_matrices(part, view) for part, view in zip(parts, views, strict=True)]

@@ -34,17 +34,17 @@ def step_matrices(
         _advance_momentum(optimizer, index, gradient)
         for index, gradient in zip(indices, gradients, strict=True)
     ]
-    directions = polar_factors(
+    changes = polar_factors(
         updates,
         views,
         triples=optimizer.triples,
         compute_dtype=optimizer.compute_dtype,
         due=_due(optimizer),
+        scale=rate * optimizer.scale(views[0].fan_in, views[0].fan_out),
     )
-    scaled_rate = rate * optimizer.scale(views[0].fan_in, views[0].fan_out)
-    for index, variable, direction in zip(indices, variables, directions, strict=True):
-        decay = _decay_of(optimizer, index, optimizer.weight_decay)
-        _move(optimizer, variable, scaled_rate * direction, rate, decay)
+    kept = 1.0 - rate * optimizer.weight_decay if optimizer.weight_decay else None
+    for index, variable, change in zip(indices, variables, changes, strict=True):
+        _move(optimizer, variable, change, kept if optimizer.decays(index) else None)
 
 
 def step_by_adamw(
@@ -74,7 +74,7 @@ def step_by_adamw(
     same = optimizer.adam_weight_decay == "same"
     decay = optimizer.weight_decay if same else optimizer.adam_weight_decay
     decay = _decay_of(optimizer, index, decay)
-    _move(optimizer, variable, rate * direction, rate, decay)
+    _move(optimizer, variable, rate * direction, 1.0 - rate * decay if decay else None)
 
 
 def _advance_momentum(optimizer: Any, index: int, gradient: Tensor) -> Tensor:
@@ -94,12 +94,12 @@ def _decay_of(optimizer: Any, index: int, decay: float | None) -> float:
 
 
 def _move(
-    optimizer: Any, variable: Variable, change: Tensor, rate: Tensor, decay: float
+    optimizer: Any, variable: Variable, change: Tensor, kept: Tensor | None
 ) -> None:
-    """W <- (1 - rate * decay) W - change, computed in the dtype of the change."""
+    """W <- kept * W - change, in the dtype of the change; None keeps all of W."""
     value = ops.cast(ops.convert_to_tensor(variable), change.dtype)
-    if decay:
-        value = value * (1.0 - rate * decay)
+    if kept is not None:
+        value = value * kept
     optimizer.assign(variable, ops.cast(value - change, variable.dtype))
 
 

@@ -3,7 +3,10 @@
 import os
 
 # Torch first: with TensorFlow in the process before it, its import has crashed.
-import torch  # noqa: F401
+import torch
+
+# Small products in several threads only wait for each other.
+torch.set_num_threads(1)
 
 BACKENDS = ("tensorflow", "jax", "torch")
 

@@ -21,9 +21,9 @@ def data():
 
 @pytest.fixture(scope="module")
 def fitted(data):
-    """The weights after `fit`."""
+    """The weights after `fit`, with one matrix after the other."""
     model = new_model()
-    model.compile(optimizer=Muon(0.05), loss="mse")
+    model.compile(optimizer=Muon(0.05, batched=False), loss="mse")
     model.fit(*data, batch_size=BATCH, shuffle=False, verbose=0)
     return flat(model)
 
@@ -148,7 +148,7 @@ LOOPS = {
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_loop_ends_where_fit_ends(loop, data, fitted):
     """Same batches, same weights; the routes are found without `fit`, too."""
-    model, optimizer = new_model(), Muon(0.05)
+    model, optimizer = new_model(), Muon(0.05, batched=True)
     loop(model, optimizer, data)
     np.testing.assert_allclose(flat(model), fitted, rtol=0, atol=TOLERANCE)
     assert [route.rule for route in optimizer.routes].count("muon") == 2

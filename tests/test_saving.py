@@ -92,7 +92,7 @@ def assert_same_state(first, second):
 def test_training_continues_after_loading_as_if_never_stopped(tmp_path, data):
     """Weights, momentum, moments, counters and rates: bit for bit, on this backend.
 
-    With the weights alone, training goes elsewhere: by 1e-3 and more in every weight.
+    With the weights alone, training goes elsewhere: by 1.1e-2 or more in every weight.
     """
     model = trained(compiled(Muon(**ARGUMENTS)), data)
     model.save(tmp_path / "model.keras")

@@ -125,3 +125,20 @@ def test_stateless_apply(variables, gradients, expected):
     np.testing.assert_allclose(flat(weights), expected, rtol=0, atol=TOLERANCE)
     np.testing.assert_array_equal(flat(variables), before)
     assert [tuple(v.shape) for v in new_state] == [tuple(v.shape) for v in state]
+
+
+if keras.backend.backend() == "torch":
+    import torch
+
+    def test_no_graph_is_built(variables, gradients):
+        """A step outside of `torch.no_grad` computes without autograd all the same."""
+        recorded = []
+
+        def rate():
+            recorded.append(torch.is_grad_enabled())
+            return RATE
+
+        assert torch.is_grad_enabled()
+        optimizer = Muon(RATE, adam_learning_rate=rate, routes=ROUTES)
+        optimizer.apply(gradients, variables)
+        assert recorded == [False]
