@@ -82,7 +82,8 @@ def run_quickstart(folder, path):
     result = subprocess.run(
         [sys.executable, path, "--steps=40", "--size=tiny", f"--backend={backend}"],
         cwd=folder,
-        env=os.environ | {"PYTHONSAFEPATH": "1"},
+        # One thread: on busy machines torch's threads mostly wait for each other.
+        env=os.environ | {"PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
