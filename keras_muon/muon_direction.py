@@ -80,6 +80,10 @@ def _stacked(updates: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:
 def _unstacked(stack: Tensor, views: Sequence[MatrixView]) -> list[Tensor]:
     if len(views) == 1:
         return [from_matrices(stack, views[0])]
-    ends = list(itertools.accumulate(view.batch for view in views))
-    parts = ops.split(stack, ends[:-1], axis=0)
+    if all(view.batch == 1 for view in views):
+        # One operation for all, where slices are several each.
+        parts = ops.unstack(stack, len(views), axis=0)
+    else:
+        ends = list(itertools.accumulate(view.batch for view in views))
+        parts = [stack[a:b] for a, b in itertools.pairwise([0, *ends])]
     return [from_matrices(part, view) for part, view in zip(parts, views, strict=True)]

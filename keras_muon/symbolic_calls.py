@@ -47,7 +47,7 @@ def symbolic_calls(layer: Any, call: Any) -> Iterator[tuple[tuple, dict]]:
         Copies with every open dtype settled, first as floats, then as integers; and
         then the same with arguments of `call` that were not recorded filled in.
     """
-    if call is None:
+    if call is None or not (call[0] or call[1]):
         return
     for args, kwargs in (call, _with_missing_arguments(layer, *call)):
         tensors = [t for t in keras.tree.flatten((args, kwargs)) if _is_open(t)]

@@ -12,7 +12,7 @@ STEPS = 5
 KEEP = 0.6
 AVERAGED = {"use_ema": True, "ema_momentum": KEEP}
 
-# Largest error seen: 7.2e-7, on each backend. What the tests tell apart differs by 0.05
+# Largest error seen: 7.2e-7, on each backend. What the tests tell apart differs by 0.09
 # and more.
 TOLERANCE = 1e-5
 

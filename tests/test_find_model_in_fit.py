@@ -145,6 +145,16 @@ def test_load_model_that_was_never_fitted(build, tmp_path):
     )
 
 
+def test_a_table_is_not_taken_in_order_by_other_layers():
+    """Loading renames models and counts automatic names anew, but no named layer."""
+    inputs = keras.Input((8,))
+    chain = keras.Model(inputs, dense("b")(dense("a")(inputs)))
+    heads = keras.Model(inputs, [dense("x")(inputs), dense("y")(inputs)])
+    table = reference_routes(chain)
+    with pytest.raises(ValueError, match="another model"):
+        Muon(routes=table).build(heads.trainable_variables)
+
+
 def test_load_model_keeps_the_users_patterns(tmp_path):
     """What a pattern decided is in the file."""
     model = fitted(functional(), Muon(routes={"query/kernel": "adamw"}))

@@ -11,8 +11,8 @@ from keras_muon import Muon
 BATCH = 4
 STEPS = 8
 
-# Largest error seen: 4.2e-7 (jax), 0 (torch), 3.7e-7 (tensorflow).
-# One step fewer is 0.03 off.
+# Largest error seen: 4.2e-7 on JAX, 0 on torch, 3.7e-7 on TensorFlow. With fewer steps
+# a weight is 0.27 off; the settings change one by 0.02 and more.
 TOLERANCE = 1e-5
 
 # Whether Keras compiles at all: by XLA on JAX and TensorFlow, by torch.compile there.
@@ -88,7 +88,7 @@ def eager_after_two():
     return fitted(steps=2, batched=False, run_eagerly=True)
 
 
-# Dynamo, on keras.Sequential with any optimizer.
+# Of Dynamo, about the code of Keras.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 @pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace:UserWarning")
 @pytest.mark.parametrize("mode", MODES)

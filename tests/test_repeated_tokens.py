@@ -19,8 +19,8 @@ SETTINGS = [
     ),
 ]
 
-# Largest error seen: 6.0e-8. Without the sum over repeated tokens that comes before
-# AdamW squares a gradient, a row of the table is 0.05 off after the second step.
+# Largest error seen: 0. Where the base class of Keras squares slices before it sums
+# them, an entry of the table ends 0.17 off.
 TOLERANCE = 1e-5
 
 

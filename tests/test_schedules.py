@@ -149,7 +149,7 @@ def test_take_refuses_to_go_beyond_a_schedule_that_ends():
     assert len(SCHEDULES["you"].take(3)) == 3
     with pytest.raises(ValueError, match=r"'you' has 5 steps; received `steps`: 6"):
         SCHEDULES["you"].take(6)
-    with pytest.raises(ValueError, match="has 1 steps; received `steps=2`"):
+    with pytest.raises(ValueError, match="has 1 steps; received `steps`: 2"):
         Schedule((CUBIC,), steps=2)
 
 

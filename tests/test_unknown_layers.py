@@ -11,6 +11,7 @@ from keras_muon import Muon
 layers = keras.layers
 
 
+@keras.saving.register_keras_serializable(package="keras_muon_tests")
 class Mixer(layers.Layer):
     """A user's layer with a matrix, a stack of matrices and a vector."""
 
@@ -81,6 +82,25 @@ def test_one_warning_for_model_and_build():
         warnings.simplefilter("always")
         optimizer = Muon.for_model(model)
         optimizer.build(model.trainable_variables)
+    assert len(muon_warnings(caught)) == 1
+
+
+def functional_with_mixer():
+    inputs = keras.Input((8,))
+    head = layers.Dense(4, name="head", kernel_initializer="zeros")
+    return keras.Model(inputs, head(Mixer(name="mixer")(inputs)))
+
+
+@pytest.mark.parametrize("build", [functional_with_mixer, model_with_mixer])
+def test_one_warning_for_fit_and_load_model(build, tmp_path):
+    """What was told when the routes were found is not told again by a saved table."""
+    model = build()
+    model.compile(optimizer=Muon(), loss="mse")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(np.zeros((4, 8), "float32"), np.zeros((4, 4), "float32"), verbose=0)
+        model.save(tmp_path / "model.keras")
+        keras.models.load_model(tmp_path / "model.keras")
     assert len(muon_warnings(caught)) == 1
 
 
