@@ -54,7 +54,7 @@ class RouteSource:
             UserWarning: Once, if matrices went to AdamW only because nothing proves
                 what they are.
         """
-        routes = self._from_table(variables)
+        routes = told = self._from_table(variables)
         if any(route is None for route in routes):
             model = find_model(variables) if model is None else model
             derived = (
@@ -70,8 +70,8 @@ class RouteSource:
             overrides=self.overrides,
             other_paths=[route.path for route in self.table or ()],
         )
-        decided = {route.path for route in self.table or ()}
-        fresh = [route for route in result if route.path not in decided]
+        pairs = zip(told, result, strict=True)
+        fresh = [route for known, route in pairs if known is None]
         _warn_of_uncertain(fresh, has_model=model is not None)
         return result
 

@@ -5,6 +5,7 @@ it prints, it is JSON, it travels in `get_config`.
 """
 
 import dataclasses
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -132,9 +133,7 @@ def match_table(
     """
     known = dict(zip(numbered([r.path for r in table]), table, strict=True))
     keys = numbered([path for path, _ in variables])
-    here = [(path.rpartition("/")[2], tuple(shape)) for path, shape in variables]
-    there = [(r.path.rpartition("/")[2], r.shape) for r in table]
-    if here == there and set(keys) != known.keys():
+    if set(keys) != known.keys() and _only_renamed(table, variables):
         return [
             dataclasses.replace(route, path=path)
             for route, (path, _) in zip(table, variables, strict=True)
@@ -157,6 +156,27 @@ def match_table(
             "or pass routes=None to have this model's routes found."
         )
     return matched
+
+
+def _only_renamed(
+    table: Sequence[Route], variables: Sequence[tuple[str, tuple[int, ...]]]
+) -> bool:
+    """Whether table and variables agree in order, but for what loading renames.
+
+    Loading a model drops the outer names of paths and counts automatic names anew.
+    """
+    if len(table) != len(variables):
+        return False
+    for route, (path, shape) in zip(table, variables, strict=True):
+        first, second = _uncounted(route.path), _uncounted(path)
+        inner = min(len(first), len(second))
+        if route.shape != tuple(shape) or first[-inner:] != second[-inner:]:
+            return False
+    return True
+
+
+def _uncounted(path: str) -> list[str]:
+    return [re.sub(r"_\d+$", "", name) for name in path.split("/")]
 
 
 def listed(paths: Sequence[str], limit: int = 3) -> str:

@@ -29,7 +29,7 @@ def build_specs(layer: Any) -> Any:
     config = layer.get_build_config() or {}
     if "input_shape" in config:
         return ((_from_shapes(config["input_shape"]),), {})
-    if "shapes_dict" in config:
+    if config.get("shapes_dict"):
         shapes = config["shapes_dict"]
         named = {name.removesuffix("_shape"): s for name, s in shapes.items()}
         return ((), {name: _from_shapes(s) for name, s in named.items()})
