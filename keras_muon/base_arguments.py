@@ -49,10 +49,10 @@ def _share(argument: str, value: Any) -> None:
 
 
 def _at_least_two(argument: str, value: Any) -> None:
-    if require_count(argument, value, way_out="2 or more, or None.") < 2:
+    if not isinstance(value, int) or value < 2:
         raise ValueError(
-            f"`{argument}` must be at least 2; received {value!r}. None accumulates "
-            "nothing."
+            f"`{argument}` must be a whole number of at least 2; received {value!r}. "
+            "None accumulates nothing."
         )
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import keras
 
 from keras_muon.matrix_view import MatrixView
-from keras_muon.messages import unknown_name
 
 # On a CPU a stack of small matrices saves calls, a stack of large ones only costs a
 # copy: measured at 16 x 64 x 64 (torch 12 times faster) and 8 x 512 x 512 (slower).
@@ -18,7 +17,7 @@ def check_batched(batched: object) -> Batched:
     """Return `batched` if it is "auto", True or False, or refuse it."""
     if batched is True or batched is False or batched == "auto":
         return batched
-    raise unknown_name("batched", batched, ["auto", "True", "False"])
+    raise ValueError(f"`batched` must be 'auto', True or False; received {batched!r}.")
 
 
 def stacks(

@@ -101,6 +101,14 @@ def check_compute_dtype(compute_dtype: object) -> str:
     """Return `compute_dtype` if it is one that NS can use, or refuse it."""
     if compute_dtype not in COMPUTE_DTYPES:
         raise unknown_name("compute_dtype", compute_dtype, COMPUTE_DTYPES)
+    if compute_dtype == "float64" and keras.backend.backend() == "jax":
+        import jax
+
+        if not jax.config.jax_enable_x64:
+            raise ValueError(
+                "`compute_dtype` 'float64' would be float32 on JAX, which computes in "
+                "float64 only after jax.config.update('jax_enable_x64', True)."
+            )
     return str(compute_dtype)
 
 

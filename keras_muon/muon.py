@@ -20,6 +20,7 @@ from keras_muon.rates import (
 )
 from keras_muon.route_source import RouteSource
 from keras_muon.routing import Route
+from keras_muon.saved_state import read_state, write_state
 from keras_muon.scaling import ADAMW_RMS, get_scaling
 from keras_muon.schedules import SCHEDULES, Schedule, get_schedule
 from keras_muon.state import add_state, bytes_of, state_dtype
@@ -284,6 +285,14 @@ class Muon(BucketedOptimizer):
     def micro_step(self) -> Variable:
         """Count of calls, of which several make a step while gradients accumulate."""
         return self._iterations
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the state by name."""
+        write_state(self.variables, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restore the state that a file has for these variables."""
+        read_state(self.name, self.variables, store)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that recreate this optimizer, routes included."""

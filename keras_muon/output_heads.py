@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_muon.sublayers import weighted_leaves
+from keras_muon.sublayers import sublayers, weighted_leaves
 from keras_muon.symbolic_calls import build_specs, symbolic_calls
 
 
@@ -32,9 +32,10 @@ class Heads(NamedTuple):
 def output_heads(model: Any) -> Heads:
     """Return the layers that produce a model's outputs.
 
-    Functional and sequential models are followed back from every output through
-    layers without weights, and into nested models. Of a model or layer with its own
-    `call`, the head is the weighted layer that is called last.
+    From every output the model's graph is followed back through layers without
+    weights, and into nested models. A model or layer with its own `call` is run once
+    on symbolic tensors, which makes such a graph. Where its code cannot be run so, the
+    weighted layer that is called last stands for the head, and is not proven.
 
     Args:
         model: A built `keras.Model`, or any layer.
@@ -52,7 +53,7 @@ def output_heads(model: Any) -> Heads:
     if _is_graph(model):
         found = list(_heads_of_tensors(keras.tree.flatten(model.outputs), set()))
     else:
-        found = [_last_called(model, build_specs(model))]
+        found = _heads_of_call(model, build_specs(model), sure_of_order=False)
     ids = {id(leaf) for leaf, _ in found if leaf is not None}
     return Heads(ids, all(proven for _, proven in found))
 
@@ -66,36 +67,78 @@ def _is_graph(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and bool(outputs)
 
 
-def _heads_of_tensors(tensors: list[Any], seen: set) -> Iterator[Found]:
-    """Walk back from symbolic tensors to the first weighted layer on each path."""
+def _heads_of_tensors(
+    tensors: list[Any], seen: set, behind_gain: bool = False
+) -> Iterator[Found]:
+    """Walk back from symbolic tensors to the first weighted layer on each path.
+
+    A layer whose weights are gains (a norm, PReLU, a temperature) may stand behind the
+    head. The path goes on through it as long as it does not fork: where branches meet,
+    it is the norm at the end of a residual stream.
+    """
     for tensor in tensors:
-        operation, node_index, position = tensor._keras_history
-        key = (id(operation), node_index)
-        if operation is None or key in seen:
+        history = getattr(tensor, "_keras_history", None)
+        if history is None or history.operation is None:
             continue
-        if not getattr(operation, "weights", None):
-            seen.add(key)
-            node = operation._inbound_nodes[node_index]
-            yield from _heads_of_tensors(node.input_tensors, seen)
-        elif _is_graph(operation):
+        operation, node_index, position = history
+        node = operation._inbound_nodes[node_index]
+        if (id(operation), node_index) in seen:
+            continue
+        if _is_graph(operation):
             inner = keras.tree.flatten(operation.outputs)[position]
-            yield from _heads_of_tensors([inner], seen)
-        else:
-            node = operation._inbound_nodes[node_index]
+            yield from _heads_of_tensors([inner], seen, behind_gain)
+            continue
+        seen.add((id(operation), node_index))
+        weights = getattr(operation, "weights", [])
+        if any(len(variable.shape) > 1 for variable in weights):
             call = (node.arguments.args, node.arguments.kwargs)
-            yield _last_called(operation, call)
+            yield from _heads_of_call(operation, call, sure_of_order=True)
+        elif len(node.input_tensors) == 1 or not (behind_gain or weights):
+            gain = behind_gain or bool(weights)
+            yield from _heads_of_tensors(node.input_tensors, seen, gain)
 
 
-def _last_called(layer: Any, call: Any) -> Found:
-    """The weighted leaf that `layer.call` calls last."""
+def _heads_of_call(layer: Any, call: Any, sure_of_order: bool) -> list[Found]:
+    """The heads of a layer with its own `call`: by its graph, else by order."""
     leaves = weighted_leaves(layer)
     if len(leaves) < 2:
-        return (leaves[0] if leaves else None), True
-    for args, kwargs in symbolic_calls(layer, call):
+        return [(leaf, True) for leaf in leaves]
+    calls = list(symbolic_calls(layer, call))
+    for args, kwargs in calls:
+        probe = _GraphProbe(layer)
+        with _unchanged_nodes(layer), keras.StatelessScope():
+            try:
+                probe(*args, **kwargs)
+            except Exception:  # Any failure of the user's code means: not this way.
+                continue
+        if probe.found:
+            return probe.found
+    for args, kwargs in calls:
         order = _order_of_calls(layer, leaves, args, kwargs)
         if order:
-            return order[-1], True
-    return leaves[-1], False
+            return [(order[-1], sure_of_order)]
+    return [(leaves[-1], False)]
+
+
+@contextmanager
+def _unchanged_nodes(layer: Any) -> Iterator[None]:
+    """Take back the graph nodes that layers record when called symbolically.
+
+    Losses that a layer adds are no outputs, and would refuse a symbolic tensor.
+    """
+    inside, pending = {}, [layer]
+    while pending:
+        current = pending.pop()
+        if id(current) not in inside:
+            inside[id(current)] = (current, len(current._inbound_nodes))
+            object.__setattr__(current, "add_loss", lambda *losses, **named: None)
+            pending.extend(sublayers(current))
+    try:
+        yield
+    finally:
+        for current, count in inside.values():
+            del current._inbound_nodes[count:]
+            object.__delattr__(current, "add_loss")
 
 
 def _order_of_calls(layer: Any, leaves: list[Any], args: Any, kwargs: Any) -> list:
@@ -118,12 +161,24 @@ class _Probe(keras.Layer):
         super().__init__(name="probe")
         # As an ordinary attribute it would be tracked as a sublayer.
         object.__setattr__(self, "target", target)
+        object.__setattr__(self, "found", [])
 
     def build(self, *shapes: Any, **named_shapes: Any) -> None:
         self.built = True
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         return self.target.call(*args, **kwargs)
+
+
+class _GraphProbe(_Probe):
+    """Runs another layer's `call` so that the layers inside record their graph."""
+
+    def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
+        outputs = self.target.call(*args, **kwargs)
+        # Now, because Keras is about to make this probe the outputs' origin.
+        found = list(_heads_of_tensors(keras.tree.flatten(outputs), set()))
+        object.__setattr__(self, "found", found)
+        return outputs
 
 
 @contextmanager

@@ -112,6 +112,7 @@ def _matches_nothing(pattern: str, paths: Sequence[str]) -> ValueError:
         else f" Close: {listed(close)}. Patterns match"
     )
     return ValueError(
-        f"Pattern {pattern!r} matches none of the {len(paths)} variables.{hint} whole "
-        f"paths; write '.*' where anything may stand."
+        f"Pattern {pattern!r} in `exclude` or `routes` matches none of the "
+        f"{len(paths)} variables.{hint} whole paths; write '.*' where anything may "
+        "stand."
     )

@@ -37,6 +37,7 @@ FLOORS = {
     "keras_muon.route_patterns": 0.3,
     "keras_muon.route_source": 2.3,
     "keras_muon.routing": 0.2,
+    "keras_muon.saved_state": 2.0,
     "keras_muon.scaling": 0.1,
     "keras_muon.schedules": 0.2,
     "keras_muon.state": 2.0,
