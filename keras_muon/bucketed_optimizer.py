@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_muon.state import state_dtype
+from keras_muon.state import add_state, is_narrow, state_dtype
 
 Tensor = Any
 Variable = Any
@@ -72,6 +72,16 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             ]
         grads = [_widened(gradient) for gradient in grads]
         return super().apply(grads, trainable_variables)
+
+    def add_variable_from_reference(
+        self, reference_variable: Variable, name: Any = None, initializer: Any = "zeros"
+    ) -> Variable:
+        """Create a variable like another; sums of gradients get at least float32."""
+        if name == "gradient_accumulator" and is_narrow(reference_variable):
+            return add_state(self, reference_variable, name)
+        return super().add_variable_from_reference(
+            reference_variable, name=name, initializer=initializer
+        )
 
     def finalize_variable_values(self, var_list: Sequence[Variable]) -> None:
         """Write the moving averages into the model at the end of `fit`.
@@ -134,7 +144,7 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
 
 
 def _widened(gradient: Tensor) -> Tensor:
-    if gradient is None or str(state_dtype(gradient)) == str(gradient.dtype):
+    if gradient is None or not is_narrow(gradient):
         return gradient
     return keras.ops.cast(gradient, state_dtype(gradient))
 

@@ -14,8 +14,14 @@ NARROW_DTYPES = ("float16", "bfloat16")
 
 def state_dtype(variable: Variable) -> str:
     """Return the dtype of a variable's state: its own, but at least float32."""
-    dtype = keras.backend.standardize_dtype(variable.dtype)
-    return "float32" if dtype in NARROW_DTYPES else dtype
+    if is_narrow(variable):
+        return "float32"
+    return keras.backend.standardize_dtype(variable.dtype)
+
+
+def is_narrow(variable: Variable) -> bool:
+    """Whether the dtype of a variable or tensor is narrower than its state's."""
+    return keras.backend.standardize_dtype(variable.dtype) in NARROW_DTYPES
 
 
 def add_state(optimizer: Any, variable: Variable, name: str) -> Variable:
@@ -29,7 +35,7 @@ def add_state(optimizer: Any, variable: Variable, name: str) -> Variable:
     Returns:
         A `keras.Variable` that the optimizer tracks and saves.
     """
-    if state_dtype(variable) == keras.backend.standardize_dtype(variable.dtype):
+    if not is_narrow(variable):
         return optimizer.add_variable_from_reference(variable, name=name)
     arguments = {
         "shape": variable.shape,
