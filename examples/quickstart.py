@@ -40,6 +40,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=6e-3, help="learning rate")
     parser.add_argument("--plot", type=Path, default=Path("quickstart.png"))
     arguments = parser.parse_args()
+    if not 0 < arguments.rate < 1:
+        parser.error(f"--rate must lie between 0 and 1; got {arguments.rate}.")
+    if not arguments.plot.absolute().parent.is_dir():
+        parser.error(f"--plot: there is no folder {arguments.plot.absolute().parent}.")
     if arguments.steps < 2 * EVALUATE_EVERY or arguments.steps % EVALUATE_EVERY:
         parser.error(
             f"--steps must be a multiple of {EVALUATE_EVERY}, the steps between two "

@@ -1,5 +1,6 @@
 """Muon for Keras 3, on TensorFlow, JAX and PyTorch."""
 
+from keras_muon.declared_views import register_views as register_views
 from keras_muon.keras_ops import orthogonalize as orthogonalize
 from keras_muon.matrix_view import MatrixView as MatrixView
 from keras_muon.minimax import minimax_schedule as minimax_schedule
@@ -18,4 +19,5 @@ __all__ = [
     "__version__",
     "minimax_schedule",
     "orthogonalize",
+    "register_views",
 ]

@@ -27,6 +27,10 @@ def check_base_arguments(received: Mapping[str, Any], own: Iterable[str]) -> Non
         >>> check_base_arguments({"clipnorm": 1.0, "name": "muon"}, own=["momentum"])
     """
     for name, value in received.items():
+        if name in OTHER_NAMES:
+            raise TypeError(
+                f"Unknown argument `{name}`; here it is {OTHER_NAMES[name]}."
+            )
         if name not in BASE_ARGUMENTS:
             known = sorted({*own, *BASE_ARGUMENTS})
             raise TypeError(str(unknown_name("argument", name, known)))
@@ -66,4 +70,22 @@ BASE_ARGUMENTS: dict[str, Callable[[str, Any], object]] = {
     "loss_scale_factor": _positive,
     "name": _name,
     "use_ema": require_flag,
+}
+
+# What other optimizers call the same thing.
+OTHER_NAMES = {
+    "adam_lr_ratio": '`adam_learning_rate={"ratio": x}`',
+    "beta_1": "`adam_beta_1`",
+    "beta_2": "`adam_beta_2`",
+    "betas": "`adam_beta_1` and `adam_beta_2`",
+    "decay": "`weight_decay`",
+    "eps": "`adam_epsilon`",
+    "epsilon": "`adam_epsilon`",
+    "exclude_embeddings": "always on, unless `routes` names an embedding",
+    "exclude_layers": "`exclude`, whose patterns match whole paths",
+    "lr": "`learning_rate`",
+    "muon_a": "`schedule`",
+    "muon_b": "`schedule`",
+    "muon_c": "`schedule`",
+    "rms_rate": "`rms`",
 }

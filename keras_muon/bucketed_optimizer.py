@@ -12,7 +12,9 @@ from typing import Any
 
 import keras
 
-from keras_muon.state import add_state, is_narrow, state_dtype
+from keras_muon.find_model import refuse_another_model
+from keras_muon.gradients import prepared
+from keras_muon.state import add_state, is_narrow
 
 Tensor = Any
 Variable = Any
@@ -57,21 +59,20 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         self.update_bucket([index], [gradient], [variable], learning_rate)
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> Any:
-        """Apply gradients, after making sparse ones dense and narrow ones float32.
+        """Apply gradients, checked, dense and in float32 or better."""
+        variables = trainable_variables
+        if variables is not None:
+            variables = trainable_variables = list(trainable_variables)
+        elif self.built:
+            variables = self._trainable_variables
+        return super().apply(prepared(list(grads), variables), trainable_variables)
 
-        Keras squares the sparse gradients of TensorFlow before it sums repeated
-        tokens, and cannot divide them by a loss scale. It clips float16 gradients by
-        norms that overflow in float16.
-        """
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            grads = [
-                tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g
-                for g in grads
-            ]
-        grads = [_widened(gradient) for gradient in grads]
-        return super().apply(grads, trainable_variables)
+    def stateless_apply(
+        self, optimizer_variables: Any, grads: Any, trainable_variables: Any
+    ) -> Any:
+        """Apply gradients to values, on JAX; refuse those of another model."""
+        refuse_another_model(self, self._trainable_variables)
+        return super().stateless_apply(optimizer_variables, grads, trainable_variables)
 
     def add_variable_from_reference(
         self, reference_variable: Variable, name: Any = None, initializer: Any = "zeros"
@@ -141,12 +142,6 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             distribution.extended.update(
                 first, update, args=(gradients, learning_rate), group=False
             )
-
-
-def _widened(gradient: Tensor) -> Tensor:
-    if gradient is None or not is_narrow(gradient):
-        return gradient
-    return keras.ops.cast(gradient, state_dtype(gradient))
 
 
 def _without_gradients() -> contextlib.AbstractContextManager:

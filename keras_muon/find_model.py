@@ -42,6 +42,42 @@ def find_model(variables: Sequence[Any]) -> Any | None:
         del frame  # A frame that refers to itself would live until the next collection.
 
 
+def refuse_another_model(optimizer: Any, variables: Sequence[Any]) -> None:
+    """Refuse to train a model with an optimizer that was built for another one.
+
+    On JAX Keras hands over values, which fit any model of equal shapes.
+
+    Args:
+        optimizer: The optimizer that is about to take a step.
+        variables: The `keras.Variable`s that it was built for.
+
+    Raises:
+        ValueError: If the model that is being trained with it has other variables.
+    """
+    frame = inspect.currentframe().f_back  # type: ignore[union-attr]
+    try:
+        while frame is not None:
+            model = frame.f_locals.get("self")
+            if issubclass(type(model), keras.Model) and model.optimizer is optimizer:
+                _require_owner(model, variables)
+                return
+            frame = frame.f_back
+    finally:
+        del frame
+
+
+def _require_owner(model: Any, variables: Sequence[Any]) -> None:
+    owned = {id(variable) for variable in model.weights}
+    for variable in variables:
+        if id(variable) not in owned:
+            raise ValueError(
+                f"The optimizer was built for other variables, such as "
+                f"{variable.path!r}, than those of model {model.name!r}. Its state and "
+                "routes belong to them: compile each model with an optimizer of its "
+                "own, such as Muon.for_model(model)."
+            )
+
+
 def _candidates(frame: FrameType) -> Iterable[Iterable[Any]]:
     local = frame.f_locals
     yield [local["self"]] if "self" in local else []

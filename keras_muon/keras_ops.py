@@ -43,8 +43,9 @@ def orthogonalize(
         A tensor of the shape and dtype of `x`.
 
     Raises:
-        TypeError: If `x` is not of a floating dtype.
-        ValueError: If an argument is unknown or `view` belongs to another shape.
+        TypeError: If `x` is not of a floating dtype, or `view` no view.
+        ValueError: If an argument is unknown, `x` is empty or has fewer than two axes,
+            or `view` belongs to another shape.
 
     Example:
         >>> import numpy as np
@@ -55,21 +56,43 @@ def orthogonalize(
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
     check_compute_dtype(compute_dtype)
-    x = ops.convert_to_tensor(x)
+    x = _floats(x)
+    view = _view_of(x, view)
     dtype = keras.backend.standardize_dtype(x.dtype)
+    triples = get_schedule(schedule).take(steps)
+    matrices = polar_factor(to_matrices(x, view), triples, compute_dtype)
+    return ops.cast(from_matrices(matrices, view), dtype)
+
+
+def _floats(x: Any) -> Tensor:
+    """Return a tensor of a floating dtype, or an error that names `x`."""
+    try:
+        tensor = ops.convert_to_tensor(x)
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"`x` must be a tensor or an array; received {type(x).__name__}."
+        ) from None
     if not dtype.startswith(("float", "bfloat")):
         raise TypeError(
             f"`x` must have a floating dtype; received {dtype}. Cast it first."
         )
-    view = view or MatrixView.of_last_axes(x.shape)
-    if tuple(x.shape) != view.shape:
+    return tensor
+
+
+def _view_of(x: Tensor, view: MatrixView | None) -> MatrixView:
+    shape = tuple(x.shape)
+    if 0 in shape:
+        raise ValueError(f"`x` must not be empty; received shape {shape}.")
+    if view is None:
+        return MatrixView.of_last_axes(shape)
+    if not isinstance(view, MatrixView):
+        raise TypeError(f"`view` must be a MatrixView; received {view!r}.")
+    if shape != view.shape:
         raise ValueError(
-            f"`view` is made for shape {view.shape}; received `x` of shape "
-            f"{tuple(x.shape)}."
+            f"`view` is made for shape {view.shape}; received `x` of shape {shape}."
         )
-    triples = get_schedule(schedule).take(steps)
-    matrices = polar_factor(to_matrices(x, view), triples, compute_dtype)
-    return ops.cast(from_matrices(matrices, view), dtype)
+    return view
 
 
 def polar_factor(matrices: Tensor, triples: Any, compute_dtype: str) -> Tensor:

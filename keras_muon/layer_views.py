@@ -5,27 +5,16 @@ says it for the layers of Keras, by the layer's type and the variable's name.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 
+from keras_muon.declared_views import declared_role
+from keras_muon.keras_hub_views import keras_hub_role
 from keras_muon.matrix_view import MatrixView
+from keras_muon.roles import Role, role_by_name
 
 layers = keras.layers
-
-
-class Role(NamedTuple):
-    """What a variable is to its layer.
-
-    Args:
-        view: Its matrix view, or None if it is not a hidden matrix.
-        reason: Why, in a few words.
-        certain: False if the layer's type is unknown.
-    """
-
-    view: MatrixView | None
-    reason: str
-    certain: bool = True
 
 
 def role_of(layer: Any, variable: Any, parent: Any = None) -> Role:
@@ -37,37 +26,25 @@ def role_of(layer: Any, variable: Any, parent: Any = None) -> Role:
         parent: The layer that holds `layer`, if any.
 
     Returns:
-        Its role; not certain if neither the layer's type nor the variable's name and
-        shape decide.
+        Its role; not certain if neither a declaration, nor the layer's type, nor the
+        variable's name and shape decide.
+
+    Raises:
+        ValueError: If the layer's declaration does not fit its variables.
     """
-    provable = role_by_name(variable)
-    if provable is not None:
-        return provable
+    known = (
+        declared_role(layer, variable)
+        or role_by_name(variable)
+        or keras_hub_role(layer, variable)
+    )
+    if known is not None:
+        return known
     # The cell of a ConvLSTM has no public type; its parent speaks for it.
     kind = parent if isinstance(parent, RECURRENT_CONVOLUTIONS) else layer
     for types, rules in RULES:
         if isinstance(kind, types) and variable.name in rules:
             return rules[variable.name](layer, tuple(variable.shape))
     return Role(None, f"unknown layer {type(layer).__name__}", certain=False)
-
-
-def role_by_name(variable: Any) -> Role | None:
-    """Return the role that name and shape alone prove, or None.
-
-    Args:
-        variable: A `keras.Variable`.
-
-    Returns:
-        The role of vectors, biases, gains, embedding tables and low-rank factors,
-        which no layer of Keras uses as hidden matrices; None for all else.
-    """
-    if variable.name in NAMED_ROLES:
-        return NAMED_ROLES[variable.name]
-    if variable.name.startswith("lora_"):
-        return Role(None, "low-rank factor")
-    if sum(extent > 1 for extent in variable.shape) < 2:
-        return Role(None, "not a matrix")
-    return None
 
 
 def einsum_view(equation: str, shape: tuple[int, ...]) -> MatrixView | None:
@@ -141,18 +118,6 @@ def _recurrent_convolution(layer: Any, shape: tuple[int, ...]) -> Role:
 def _role(reason: str) -> Callable[[Any, tuple[int, ...]], Role]:
     return lambda layer, shape: Role(None, reason)
 
-
-NAMED_ROLES = {
-    "bias": Role(None, "bias"),
-    "recurrent_bias": Role(None, "bias"),
-    "gamma": Role(None, "gain"),
-    "scale": Role(None, "gain"),
-    "beta": Role(None, "shift"),
-    "alpha": Role(None, "slope"),
-    "embeddings": Role(None, "embedding"),
-    "reverse_embeddings": Role(None, "output head"),
-    "depthwise_kernel": Role(None, "one filter per channel"),
-}
 
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 TRANSPOSED = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)

@@ -9,7 +9,10 @@ import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from keras_muon.messages import unknown_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +137,53 @@ class MatrixView:
     def from_json(cls, values: dict) -> "MatrixView":
         """Return the view that `to_json` wrote."""
         return cls(**values)
+
+
+def view_from(wanted: Any, shape: tuple[int, ...], described: str) -> MatrixView:
+    """Return the view that a user wrote down for a variable.
+
+    Args:
+        wanted: A `MatrixView`, or a dictionary of `in_axes`, `out_axes` and, where
+            there are independent matrices, `batch_axes` and `factors`.
+        shape: The variable's shape.
+        described: Where it stands, for the message.
+
+    Returns:
+        The view of that shape.
+
+    Raises:
+        ValueError: If it is neither, or does not fit the shape.
+
+    Example:
+        >>> view_from({"in_axes": (1,), "out_axes": (0,)}, (8, 4), "w").fan_in
+        4
+    """
+    names = [f.name for f in dataclasses.fields(MatrixView)]
+    if isinstance(wanted, MatrixView):
+        wanted = wanted.to_json()
+    if not isinstance(wanted, Mapping):
+        raise ValueError(
+            f"{described} must be a rule, a MatrixView, or a dictionary of in_axes, "
+            f"out_axes and batch_axes; received {wanted!r}."
+        )
+    for name in wanted:
+        if name not in names:
+            raise unknown_name(f"axes of {described}", name, names[1:])
+    if not {"in_axes", "out_axes"} <= wanted.keys():
+        raise ValueError(
+            f"{described} must name both in_axes and out_axes; received "
+            f"{dict(wanted)!r}. Example: dict(in_axes=(0,), out_axes=(1,))."
+        )
+    try:
+        view = MatrixView(**{"shape": shape, **wanted})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{described} is no view of {shape}: {error}") from None
+    if view.shape != shape:
+        raise ValueError(
+            f"{described} is a view of shape {view.shape}, but the variable has shape "
+            f"{shape}."
+        )
+    return view
 
 
 def _integers(name: str, values: object) -> tuple[int, ...]:

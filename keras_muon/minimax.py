@@ -8,6 +8,9 @@ from keras_muon.schedules import Schedule
 # classic quintic, is closer to the optimum than rounding.
 NEARLY_EQUAL = 1.0 - 5e-6
 
+# Below this share, float64 no longer tells the first step from an unbounded one.
+SMALLEST_BOUND = 1e-12
+
 LIMIT: Triple = (1.875, -1.25, 0.375)
 
 
@@ -25,7 +28,7 @@ def minimax_schedule(
 
     Args:
         lower_bound: Smallest singular value to serve, as a share of the largest, in
-            (0, 1). Smaller values are served too, less well.
+            [1e-12, 1). Smaller values are served too, less well.
         steps: Number of steps, 1 or more.
         cushion: The interval is never wider than from `cushion` times its upper end,
             which keeps the first steps from being too steep. 0 switches it off.
@@ -45,7 +48,9 @@ def minimax_schedule(
     Source: Amsel et al. 2025, arXiv:2505.16932, theorem 3.1 and algorithm 2. The
     default cushion is the one that reproduces that paper's table.
     """
-    lower = require_number("lower_bound", lower_bound, below=1.0, open_minimum=True)
+    lower = require_number(
+        "lower_bound", lower_bound, minimum=SMALLEST_BOUND, below=1.0
+    )
     require_number("cushion", cushion, below=1.0)
     upper = 1.0
     triples: list[Triple] = []

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_muon.layer_views import Role, role_by_name, role_of
+from keras_muon.layer_views import role_of
 from keras_muon.output_heads import Heads, output_heads
+from keras_muon.roles import Role, role_by_name
 from keras_muon.routing import Route
 from keras_muon.sublayers import owned_variables, sublayers
 

@@ -12,7 +12,7 @@ from keras_muon.batching import check_batched, stacks
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.description import print_description
 from keras_muon.keras_ops import check_compute_dtype
-from keras_muon.messages import require_flag, require_number
+from keras_muon.messages import require_flag, require_number, unknown_name
 from keras_muon.rates import (
     AdamRate,
     checked_decay,
@@ -23,7 +23,7 @@ from keras_muon.routing import Route
 from keras_muon.saved_state import read_state, write_state
 from keras_muon.scaling import ADAMW_RMS, get_scaling
 from keras_muon.schedules import SCHEDULES, Schedule, get_schedule
-from keras_muon.state import add_state, bytes_of, state_dtype
+from keras_muon.state import add_state, bytes_of, is_narrow, state_dtype
 from keras_muon.steps import step_by_adamw, step_matrices
 
 Tensor = Any
@@ -39,10 +39,14 @@ PLAIN_ARGUMENTS = (
     "compute_dtype",
     "momentum",
     "nesterov",
+    "nonfinite",
     "ns_steps",
     "rms",
     "scaling",
+    "strict",
 )
+
+NONFINITE = ("propagate", "skip")
 
 
 @keras.saving.register_keras_serializable(package="keras_muon")
@@ -88,6 +92,11 @@ class Muon(BucketedOptimizer):
             `MatrixView` or its axes; or the whole table, a list of `Route`.
         batched: Whether matrices of equal shape share one iteration. `"auto"` does so
             where it is faster.
+        strict: Whether a matrix of an unknown layer is an error. If False, it goes to
+            AdamW with a warning.
+        nonfinite: What an infinite gradient, or one that is not a number, does.
+            `"propagate"` lets it into its own matrix, as AdamW lets it into its own
+            entry; `"skip"` leaves that variable and its state as they are.
         **base_arguments: The other arguments of `keras.optimizers.Optimizer`: `name`,
             `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`,
             `ema_overwrite_frequency`, `loss_scale_factor`,
@@ -126,6 +135,8 @@ class Muon(BucketedOptimizer):
         exclude: Any = None,
         routes: Any = None,
         batched: str | bool = "auto",
+        strict: bool = False,
+        nonfinite: str = "propagate",
         **base_arguments: Any,
     ):
         own = inspect.signature(Muon).parameters
@@ -153,8 +164,12 @@ class Muon(BucketedOptimizer):
             "same" if same else checked_decay("adam_weight_decay", adam_weight_decay)
         )
         self.batched = check_batched(batched)
+        self.strict = require_flag("strict", strict)
+        if nonfinite not in NONFINITE:
+            raise unknown_name("nonfinite", nonfinite, NONFINITE)
+        self.nonfinite = nonfinite
         # Plain data about variables; as ordinary attributes they would be tracked.
-        object.__setattr__(self, "_route_source", RouteSource(exclude, routes))
+        object.__setattr__(self, "_route_source", RouteSource(exclude, routes, strict))
         object.__setattr__(self, "_routes", ())
 
     @classmethod
@@ -188,7 +203,8 @@ class Muon(BucketedOptimizer):
                 f"`model` {model.name!r} has no trainable variables yet. Build it: "
                 "model.build(input_shape), or call it once on data."
             )
-        source = RouteSource(arguments.get("exclude"), arguments.get("routes"))
+        wanted = {"exclude": None, "routes": None, "strict": False}
+        source = RouteSource(**{n: arguments.get(n, v) for n, v in wanted.items()})
         routes = source.resolve(model.trainable_variables, model)
         return cls(**{**arguments, "routes": routes})
 
@@ -206,17 +222,18 @@ class Muon(BucketedOptimizer):
         Raises:
             ValueError: If the optimizer is not built.
         """
-        if not self.built:
+        if not self.routes:
             raise ValueError(
                 "describe() needs variables: call it after fit, or build the optimizer "
                 "by optimizer.build(model.trainable_variables)."
             )
+        masters = bytes_of(self._masters)
         print_description(
             f"{self.name}: {self.scaling}, {self.schedule.name} x {len(self.triples)}",
             self.routes,
             self.scale,
-            state_bytes=bytes_of([*self._momenta, *self._velocities]),
-            adamw_bytes=bytes_of(self._trainable_variables, copies=2),
+            state_bytes=bytes_of([*self._momenta, *self._velocities]) + masters,
+            adamw_bytes=bytes_of(self._trainable_variables, copies=2) + masters,
             print_fn=print_fn,
         )
 
@@ -231,15 +248,18 @@ class Muon(BucketedOptimizer):
         routes = self._route_source.resolve(variables)
         super().build(variables)
         object.__setattr__(self, "_routes", tuple(routes))
-        self._momenta, self._velocities = [], []
+        self._momenta, self._velocities, self._masters = [], [], []
         for variable, route in zip(variables, routes, strict=True):
             # Keras assigns the "gradient" of such a variable itself (float8 scales).
             kept = not getattr(variable, "overwrite_with_gradient", False)
             adamw = kept and route.rule == "adamw"
             momentum = add_state(self, variable, "momentum") if kept else None
             velocity = add_state(self, variable, "velocity") if adamw else None
+            narrow = kept and is_narrow(variable)
+            master = add_state(self, variable, "master") if narrow else None
             self._momenta.append(momentum)
             self._velocities.append(velocity)
+            self._masters.append(master)
 
     def buckets(self, indices: Sequence[int]) -> list[list[int]]:
         """Return the positions that share an iteration; AdamW's one by one."""
@@ -272,6 +292,10 @@ class Muon(BucketedOptimizer):
         """Return the state of a variable: momentum, and AdamW's second moment."""
         state = (self._momenta[index], self._velocities[index])
         return [variable for variable in state if variable is not None]
+
+    def master_of(self, index: int) -> Variable | None:
+        """Return the float32 copy of a float16 or bfloat16 variable."""
+        return self._masters[index]
 
     def adam_rate(self, learning_rate: Tensor) -> Tensor:
         """Return AdamW's rate at this step, beside Muon's."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_muon.matrix_view import MatrixView
+from keras_muon.matrix_view import MatrixView, view_from
 from keras_muon.routing import Route, listed
 
 
@@ -42,6 +42,7 @@ def apply_patterns(
         >>> apply_patterns([route], overrides={"head/.*": "muon"})[0].rule
         'muon'
     """
+    check_patterns(exclude, overrides)
     result = list(routes)
     patterns = [*(overrides or {}).items(), *((p, "adamw") for p in exclude)]
     for pattern, wanted in patterns:
@@ -54,34 +55,43 @@ def apply_patterns(
     return result
 
 
+def check_patterns(
+    exclude: Sequence[str] = (), overrides: Mapping[str, Any] | None = None
+) -> None:
+    """Refuse what cannot be right for any variable, before there are any.
+
+    Args:
+        exclude: As for `apply_patterns`.
+        overrides: As for `apply_patterns`.
+
+    Raises:
+        ValueError: If a pattern is no regular expression, or a rule is unknown.
+    """
+    for pattern in [*exclude, *(overrides or {})]:
+        _compiled(pattern)
+    for pattern, wanted in (overrides or {}).items():
+        if wanted not in RULES and not isinstance(wanted, (MatrixView, Mapping)):
+            raise ValueError(
+                f"`routes[{pattern!r}]` must be 'muon', 'adamw', a MatrixView, or a "
+                "dictionary of in_axes, out_axes and batch_axes; received "
+                f"{wanted!r}."
+            )
+
+
+RULES = ("muon", "adamw")
+
+
 def _overridden(route: Route, pattern: str, wanted: Any) -> Route:
     reason = f"by the user: {pattern}"
     if wanted == "adamw":
         return dataclasses.replace(route, rule="adamw", reason=reason, certain=True)
     if wanted == "muon":
         view = route.view or _obvious_view(route, pattern)
-    elif isinstance(wanted, MatrixView):
-        view = wanted
-    elif isinstance(wanted, Mapping):
-        view = _view_of_axes(route, pattern, wanted)
     else:
-        raise ValueError(
-            f"`routes[{pattern!r}]` must be 'muon', 'adamw', a MatrixView, or a "
-            f"dictionary of in_axes, out_axes and batch_axes; received {wanted!r}."
-        )
+        view = view_from(wanted, route.shape, f"`routes[{pattern!r}]`")
     return dataclasses.replace(
         route, rule="muon", view=view, reason=reason, certain=True
     )
-
-
-def _view_of_axes(route: Route, pattern: str, axes: Mapping[str, Any]) -> MatrixView:
-    try:
-        return MatrixView(**{"shape": route.shape, **axes})
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"`routes[{pattern!r}]` gives {route.path!r} no view: {error} Write "
-            "in_axes, out_axes and, where there are independent matrices, batch_axes."
-        ) from None
 
 
 def _obvious_view(route: Route, pattern: str) -> MatrixView:
@@ -99,7 +109,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         return re.compile(pattern)
     except (re.error, TypeError) as error:
         raise ValueError(
-            f"Pattern {pattern!r} is not a regular expression: {error}."
+            f"`exclude` or `routes` has the pattern {pattern!r}, which is no regular "
+            f"expression: {error}."
         ) from None
 
 

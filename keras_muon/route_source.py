@@ -8,7 +8,7 @@ from keras_muon.find_model import find_model
 from keras_muon.matrix_view import MatrixView
 from keras_muon.messages import level_of_the_user
 from keras_muon.model_walk import routes_of_model, routes_of_variables
-from keras_muon.route_patterns import apply_patterns
+from keras_muon.route_patterns import apply_patterns, check_patterns
 from keras_muon.routing import Route, match_table
 
 
@@ -18,17 +18,21 @@ class RouteSource:
     Args:
         exclude: A pattern or several, of variables that go to AdamW.
         routes: None, a dictionary of patterns, or a table of `Route`s or their JSON.
+        strict: Whether a matrix of which nothing is proven is an error, and not only
+            a warning.
 
     Raises:
         TypeError: If an argument is none of these.
-        ValueError: If a route in the table contradicts itself.
+        ValueError: If a route in the table contradicts itself, or a pattern is no
+            regular expression.
 
     Example:
         >>> RouteSource("head/.*", None).exclude
         ['head/.*']
     """
 
-    def __init__(self, exclude: Any, routes: Any):
+    def __init__(self, exclude: Any, routes: Any, strict: bool = False):
+        self.strict = strict
         self.exclude = _patterns(exclude)
         self.overrides: Mapping[str, Any] = {}
         self.table: list[Route] | None = None
@@ -36,6 +40,7 @@ class RouteSource:
             self.overrides = dict(routes)
         elif routes is not None:
             self.table = _table(routes)
+        check_patterns(self.exclude, self.overrides)
 
     def resolve(self, variables: Sequence[Any], model: Any = None) -> list[Route]:
         """Return the route of each variable.
@@ -48,7 +53,8 @@ class RouteSource:
             One `Route` per variable.
 
         Raises:
-            ValueError: If a pattern matches nothing, or the table is another model's.
+            ValueError: If a pattern matches nothing, the table is another model's, or
+                with `strict` nothing proves what some matrices are.
 
         Warns:
             UserWarning: Once, if matrices went to AdamW only because nothing proves
@@ -72,7 +78,15 @@ class RouteSource:
         )
         pairs = zip(told, result, strict=True)
         fresh = [route for known, route in pairs if known is None]
-        _warn_of_uncertain(fresh, has_model=model is not None)
+        open_routes = [route for route in fresh if not route.certain]
+        if open_routes and self.strict:
+            raise ValueError(f"`strict` is True: {_not_proven(open_routes, model)}")
+        if open_routes:
+            warnings.warn(
+                _not_proven(open_routes, model),
+                UserWarning,
+                stacklevel=level_of_the_user(),
+            )
         return result
 
     def to_json(self, routes: Sequence[Route]) -> dict[str, Any]:
@@ -115,10 +129,12 @@ def _patterns(exclude: Any) -> list[str]:
 
 
 def _table(routes: Any) -> list[Route]:
-    if isinstance(routes, (str, Route)) or not isinstance(routes, Sequence):
+    text = isinstance(routes, (str, Route))
+    if text or not isinstance(routes, Sequence) or not routes:
         raise TypeError(
             "`routes` must be a dictionary from patterns to rules, or a list of "
-            f"routes; received {routes!r}. Example: routes={{'head/.*': 'adamw'}}."
+            f"routes; received {routes!r}. Example: routes={{'head/.*': 'adamw'}}; "
+            "None has the routes found."
         )
     try:
         return [
@@ -132,21 +148,17 @@ def _table(routes: Any) -> list[Route]:
         ) from None
 
 
-def _warn_of_uncertain(routes: Sequence[Route], has_model: bool) -> None:
-    open_routes = [route for route in routes if not route.certain]
-    if not open_routes:
-        return
-    listed = "\n".join(
-        f"  {route.path} {route.shape}: {route.reason}" for route in open_routes
+def _not_proven(routes: Sequence[Route], model: Any) -> str:
+    """What to say of matrices that went to AdamW out of caution."""
+    listed = "\n".join(f"  {r.path} {r.shape}: {r.reason}" for r in routes)
+    advice = "" if model is not None else _WITHOUT_A_MODEL
+    return (
+        f"Muon leaves {len(routes)} variables to AdamW without a proof that they "
+        f"belong there:\n{listed}\n{advice}To decide yourself, pass "
+        "routes={'path/pattern': 'adamw'} or routes={'path/pattern': "
+        "dict(in_axes=(0,), out_axes=(1,))}; for a layer of your own, declare it by "
+        "keras_muon.register_views or a method muon_views."
     )
-    advice = (
-        "" if has_model else "If they belong to a model, use Muon.for_model(model). "
-    )
-    warnings.warn(
-        f"Muon leaves {len(open_routes)} variables to AdamW because nothing proves "
-        f"which of their axes are in and out:\n{listed}\n{advice}To decide yourself, "
-        "pass routes={'path/pattern': 'adamw'} or routes={'path/pattern': "
-        "dict(in_axes=(0,), out_axes=(1,))}.",
-        UserWarning,
-        stacklevel=level_of_the_user(),
-    )
+
+
+_WITHOUT_A_MODEL = "If they belong to a model, use Muon.for_model(model). "

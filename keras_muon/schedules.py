@@ -7,6 +7,8 @@ one, the safety factor and the source. All of it is plain Python.
 
 import dataclasses
 import math
+import types
+from collections.abc import Mapping
 
 from keras_muon.admissible import Triple, check_range
 from keras_muon.messages import require_count, require_number, unknown_name
@@ -159,57 +161,59 @@ def _checked_triples(coefficients: object) -> tuple[Triple, ...]:
     return triples  # type: ignore[return-value]
 
 
-SCHEDULES: dict[str, Schedule] = {
-    schedule.name: schedule
-    for schedule in (
-        Schedule(
-            name="jordan",
-            coefficients=((3.4445, -4.7750, 2.0315),),
-            steps=5,
-            tail="repeat",
-            source="Jordan et al. 2024, kellerjordan.github.io/posts/muon",
+_TABLE = (
+    Schedule(
+        name="jordan",
+        coefficients=((3.4445, -4.7750, 2.0315),),
+        steps=5,
+        tail="repeat",
+        source="Jordan et al. 2024, kellerjordan.github.io/posts/muon",
+    ),
+    Schedule(
+        name="you",
+        coefficients=(
+            (4.0848, -6.8946, 2.9270),
+            (3.9505, -6.3029, 2.6377),
+            (3.7418, -5.5913, 2.3037),
+            (2.8769, -3.1427, 1.2046),
+            (2.8366, -3.0525, 1.2012),
         ),
-        Schedule(
-            name="you",
-            coefficients=(
-                (4.0848, -6.8946, 2.9270),
-                (3.9505, -6.3029, 2.6377),
-                (3.7418, -5.5913, 2.3037),
-                (2.8769, -3.1427, 1.2046),
-                (2.8366, -3.0525, 1.2012),
-            ),
-            source="You Jiacheng 2025, x.com/YouJiacheng/status/1905861218138804534",
+        source="You Jiacheng 2025, x.com/YouJiacheng/status/1905861218138804534",
+    ),
+    Schedule(
+        name="polar_express",
+        coefficients=(
+            (8.28721201814563, -23.595886519098837, 17.300387312530933),
+            (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
+            (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
+            (3.3184196573706015, -2.488488024314874, 0.51004894012372),
+            (2.300652019954817, -1.6689039845749475, 0.4188073119525673),
+            (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
+            (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
+            (1.875, -1.25, 0.375),
         ),
-        Schedule(
-            name="polar_express",
-            coefficients=(
-                (8.28721201814563, -23.595886519098837, 17.300387312530933),
-                (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
-                (3.9486908534822946, -2.908902115962949, 0.5518191394370137),
-                (3.3184196573706015, -2.488488024314874, 0.51004894012372),
-                (2.300652019954817, -1.6689039845749475, 0.4188073119525673),
-                (1.891301407787398, -1.2679958271945868, 0.37680408948524835),
-                (1.8750014808534479, -1.2500016453999487, 0.3750001645474248),
-                (1.875, -1.25, 0.375),
-            ),
-            steps=5,
-            tail="repeat",
-            safety=1.01,
-            source="Amsel et al. 2025, arXiv:2505.16932, algorithm 1",
-        ),
-        Schedule(
-            name="cubic",
-            coefficients=((1.5, -0.5, 0.0),),
-            steps=10,
-            tail="repeat",
-            source="Higham 2008, Functions of Matrices, equation (8.20)",
-        ),
-        Schedule(
-            name="quintic",
-            coefficients=((1.875, -1.25, 0.375),),
-            steps=10,
-            tail="repeat",
-            source="Higham 2008, Functions of Matrices, section 8.3 (Pade family)",
-        ),
-    )
-}
+        steps=5,
+        tail="repeat",
+        safety=1.01,
+        source="Amsel et al. 2025, arXiv:2505.16932, algorithm 1",
+    ),
+    Schedule(
+        name="cubic",
+        coefficients=((1.5, -0.5, 0.0),),
+        steps=10,
+        tail="repeat",
+        source="Higham 2008, Functions of Matrices, equation (8.20)",
+    ),
+    Schedule(
+        name="quintic",
+        coefficients=((1.875, -1.25, 0.375),),
+        steps=10,
+        tail="repeat",
+        source="Higham 2008, Functions of Matrices, section 8.3 (Pade family)",
+    ),
+)
+
+# Read-only: a schedule of one's own is passed, not added.
+SCHEDULES: Mapping[str, Schedule] = types.MappingProxyType(
+    {schedule.name: schedule for schedule in _TABLE}
+)

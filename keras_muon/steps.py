@@ -8,6 +8,7 @@ from keras import ops
 
 from keras_muon.adamw import AdamWState, adamw_direction
 from keras_muon.muon_direction import nesterov_update, polar_factors
+from keras_muon.writing import move, usable, write
 
 Tensor = Any
 Variable = Any
@@ -30,9 +31,10 @@ def step_matrices(
         rate: The learning rate in the dtype of the state.
     """
     views = [optimizer.routes[index].matrix_view for index in indices]
+    uses = [usable(optimizer, gradient) for gradient in gradients]
     updates = [
-        _advance_momentum(optimizer, index, gradient)
-        for index, gradient in zip(indices, gradients, strict=True)
+        _advance_momentum(optimizer, index, gradient, use)
+        for index, gradient, use in zip(indices, gradients, uses, strict=True)
     ]
     changes = polar_factors(
         updates,
@@ -43,8 +45,10 @@ def step_matrices(
         scale=rate * optimizer.scale(views[0].fan_in, views[0].fan_out),
     )
     kept = 1.0 - rate * optimizer.weight_decay if optimizer.weight_decay else None
-    for index, variable, change in zip(indices, variables, changes, strict=True):
-        _move(optimizer, variable, change, kept if optimizer.decays(index) else None)
+    moves = zip(indices, variables, changes, uses, strict=True)
+    for index, variable, change, use in moves:
+        decayed = kept if optimizer.decays(index) else None
+        move(optimizer, index, variable, change, decayed, use)
 
 
 def step_by_adamw(
@@ -59,7 +63,7 @@ def step_by_adamw(
         variable: What to assign to.
         rate: Muon's learning rate in the dtype of the state.
     """
-    state = optimizer.state_of(index)
+    state, use = optimizer.state_of(index), usable(optimizer, gradient)
     direction, new_state = adamw_direction(
         gradient,
         AdamWState(*map(ops.convert_to_tensor, state)),
@@ -69,15 +73,18 @@ def step_by_adamw(
         epsilon=optimizer.adam_epsilon,
     )
     for variable_of_state, value in zip(state, new_state, strict=True):
-        optimizer.assign(variable_of_state, value)
+        write(optimizer, variable_of_state, value, use)
     rate = ops.cast(optimizer.adam_rate(rate), gradient.dtype)
     same = optimizer.adam_weight_decay == "same"
     decay = optimizer.weight_decay if same else optimizer.adam_weight_decay
     decay = _decay_of(optimizer, index, decay)
-    _move(optimizer, variable, rate * direction, 1.0 - rate * decay if decay else None)
+    kept = 1.0 - rate * decay if decay else None
+    move(optimizer, index, variable, rate * direction, kept, use)
 
 
-def _advance_momentum(optimizer: Any, index: int, gradient: Tensor) -> Tensor:
+def _advance_momentum(
+    optimizer: Any, index: int, gradient: Tensor, use: Tensor | None
+) -> Tensor:
     (state,) = optimizer.state_of(index)
     update, new_state = nesterov_update(
         gradient,
@@ -85,22 +92,12 @@ def _advance_momentum(optimizer: Any, index: int, gradient: Tensor) -> Tensor:
         momentum=optimizer.momentum,
         nesterov=optimizer.nesterov,
     )
-    optimizer.assign(state, new_state)
+    write(optimizer, state, new_state, use)
     return update
 
 
 def _decay_of(optimizer: Any, index: int, decay: float | None) -> float:
     return decay if decay and optimizer.decays(index) else 0.0
-
-
-def _move(
-    optimizer: Any, variable: Variable, change: Tensor, kept: Tensor | None
-) -> None:
-    """W <- kept * W - change, in the dtype of the change; None keeps all of W."""
-    value = ops.cast(ops.convert_to_tensor(variable), change.dtype)
-    if kept is not None:
-        value = value * kept
-    optimizer.assign(variable, ops.cast(value - change, variable.dtype))
 
 
 def _due(optimizer: Any) -> Tensor | None:

@@ -1,13 +1,14 @@
 """Bad arguments are refused by name, with what was received and what is allowed."""
 
 import inspect
+import re
 
 import keras
 import numpy as np
 import pytest
 
 from keras_muon import Muon
-from keras_muon.base_arguments import BASE_ARGUMENTS
+from keras_muon.base_arguments import BASE_ARGUMENTS, OTHER_NAMES
 
 NAN = float("nan")
 
@@ -58,6 +59,11 @@ OWN = [
     ("routes", [{"path": "kernel"}], "a list of routes"),
     ("batched", "yes", "'auto'"),
     ("batched", 1, "True"),
+    ("strict", "yes", "True or False"),
+    ("nonfinite", "ignore", "'propagate', 'skip'"),
+    ("nonfinite", None, "'propagate', 'skip'"),
+    ("exclude", "(", "regular expression"),
+    ("routes", [], "None has the routes found"),
 ]
 
 # Arguments of the base class of Keras that this class documents as its own.
@@ -96,6 +102,19 @@ def test_a_bad_value_is_refused_by_name(argument, value, allowed):
     assert allowed in message
 
 
+@pytest.mark.parametrize(
+    ("routes", "message"),
+    [
+        ({"(": "muon"}, "the pattern '\\(', which is no regular expression"),
+        ({"kernel": "moun"}, r"`routes\['kernel'\]` must be 'muon', 'adamw', a Matrix"),
+    ],
+)
+def test_bad_patterns_are_refused_before_there_are_variables(routes, message):
+    """Not minutes later, when the model is built."""
+    with pytest.raises(ValueError, match=message):
+        Muon(routes=routes)
+
+
 def test_every_argument_is_tried_above():
     """A new argument without a check fails here."""
     own = inspect.signature(Muon).parameters.keys() - {"base_arguments"}
@@ -125,10 +144,8 @@ def test_values_at_the_edge_are_accepted(arguments):
     ("wrong", "meant"),
     [
         ("momentom", "momentum"),
-        ("beta_1", "adam_beta_1"),
         ("learning_rates", "learning_rate"),
         ("clip_norm", "clipnorm"),
-        ("exclude_layers", "exclude"),
     ],
 )
 def test_an_unknown_argument_gets_a_close_match(wrong, meant):
@@ -181,3 +198,13 @@ def test_bad_patterns_are_refused_once_the_variables_are_known(arguments, parts)
     with pytest.raises((TypeError, ValueError)) as refusal:
         Muon(**arguments).build(variables)
     assert [part for part in parts if part not in str(refusal.value)] == []
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+def test_the_names_of_other_optimizers_lead_to_ours(name):
+    """Whoever comes from them reads what it is called here."""
+    with pytest.raises(TypeError, match=f"Unknown argument `{name}`; here it is") as e:
+        Muon(**{name: 0.1})
+    ours = re.findall(r"`(\w+)", str(e.value))[1:]
+    assert ours
+    assert set(ours) <= inspect.signature(Muon).parameters.keys()

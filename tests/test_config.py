@@ -30,6 +30,8 @@ EVERYTHING = {
     "adam_epsilon": 1e-5,
     "adam_weight_decay": 0.25,
     "batched": False,
+    "strict": True,
+    "nonfinite": "skip",
     "exclude": ["bias", "head"],
     "routes": {"hidden": "muon"},
     "clipnorm": 2.0,

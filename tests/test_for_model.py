@@ -134,12 +134,12 @@ def test_muon_for_a_head_takes_the_view_of_its_layer(name):
 REFUSED = {
     "part of a path": ({"exclude": "query"}, "matches none.*whole paths"),
     "misspelt": ({"routes": {"hiden/kernel": "adamw"}}, "Close: .*hidden/kernel"),
-    "not an expression": ({"exclude": "(query"}, "not a regular expression"),
+    "not an expression": ({"exclude": "(query"}, "no regular expression"),
     "muon for a vector": ({"routes": {"head/bias": "muon"}}, "cannot be known"),
     "unknown rule": ({"routes": {"head/kernel": "sgd"}}, "must be 'muon', 'adamw'"),
     "view of another shape": (
         {"routes": {".*/kernel": MatrixView((6, 8), (0,), (1,))}},
-        "made for shape",
+        "is a view of shape",
     ),
 }
 

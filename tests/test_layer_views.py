@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from keras_muon import MatrixView
-from keras_muon.layer_views import role_by_name, role_of
+from keras_muon.layer_views import role_of
+from keras_muon.roles import role_by_name
 from keras_muon.sublayers import owned_variables, sublayers
 
 layers = keras.layers

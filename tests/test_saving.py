@@ -171,5 +171,5 @@ def test_the_muon_of_keras_refuses_our_config(built):
 def test_our_muon_refuses_the_config_of_keras():
     """And says which argument is called otherwise here."""
     config = keras.optimizers.Muon().get_config()
-    with pytest.raises(TypeError, match="'epsilon'; did you mean 'adam_epsilon'"):
+    with pytest.raises(TypeError, match="`epsilon`; here it is `adam_epsilon`"):
         Muon.from_config(config)

@@ -1,0 +1,74 @@
+"""Gradients as the optimizer wants them: one per variable, dense, at least float32."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_muon.state import is_narrow, state_dtype
+
+Tensor = Any
+Variable = Any
+
+
+def prepared(
+    gradients: Sequence[Tensor | None], variables: Sequence[Variable] | None
+) -> list[Tensor | None]:
+    """Return gradients checked, with sparse ones dense and narrow ones float32.
+
+    Keras squares the sparse gradients of TensorFlow before it sums repeated tokens,
+    and cannot divide them by a loss scale. It clips float16 gradients by norms that
+    overflow in float16.
+
+    Args:
+        gradients: A tensor per variable, or None where there is none.
+        variables: The variables, or None if they are not known yet.
+
+    Returns:
+        The gradients in the same order.
+
+    Raises:
+        ValueError: If there are some, but not as many as variables, or if a shape
+            differs.
+    """
+    dense = [_densified(gradient) for gradient in gradients]
+    if dense and variables is not None:
+        _check_shapes(dense, variables)
+    return [_widened(gradient) for gradient in dense]
+
+
+def _check_shapes(gradients: Sequence[Any], variables: Sequence[Variable]) -> None:
+    if len(gradients) != len(variables):
+        raise ValueError(
+            f"`grads` must have one entry per variable, None where there is no "
+            f"gradient; received {len(gradients)} for {len(variables)} variables."
+        )
+    for gradient, variable in zip(gradients, variables, strict=True):
+        if gradient is None:
+            continue
+        # On TensorFlow an extent may be unknown until the graph runs.
+        shape, wanted = tuple(gradient.shape), tuple(variable.shape)
+        fits = len(shape) == len(wanted) and all(
+            extent in (None, other) for extent, other in zip(shape, wanted, strict=True)
+        )
+        if not fits:
+            raise ValueError(
+                f"The gradient of {variable.path!r} has shape {shape}, but the "
+                f"variable has shape {wanted}. Pass the gradients in the order of "
+                "the variables."
+            )
+
+
+def _densified(gradient: Tensor) -> Tensor:
+    if keras.backend.backend() != "tensorflow":
+        return gradient
+    import tensorflow as tf
+
+    sparse = isinstance(gradient, tf.IndexedSlices)
+    return tf.convert_to_tensor(gradient) if sparse else gradient
+
+
+def _widened(gradient: Tensor) -> Tensor:
+    if gradient is None or not is_narrow(gradient):
+        return gradient
+    return keras.ops.cast(gradient, state_dtype(gradient))

@@ -1,0 +1,79 @@
+"""Writing what a step computed: into state and weights, if the gradient was usable."""
+
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+Variable = Any
+
+
+def usable(optimizer: Any, gradient: Tensor) -> Tensor | None:
+    """Return whether a variable takes this step, or None if it takes every step.
+
+    Args:
+        optimizer: The `Muon` whose `nonfinite` decides.
+        gradient: The variable's whole gradient.
+
+    Returns:
+        A boolean tensor, false if an entry is infinite or not a number.
+    """
+    if optimizer.nonfinite == "propagate":
+        return None
+    return ops.all(ops.isfinite(gradient))
+
+
+def write(
+    optimizer: Any, variable: Variable, value: Tensor, use: Tensor | None
+) -> None:
+    """Assign a value, in the dtype of the variable, unless the step is skipped.
+
+    Args:
+        optimizer: The optimizer, which knows how its backend assigns.
+        variable: A weight or a variable of the state.
+        value: What to assign.
+        use: What `usable` returned.
+    """
+    value = ops.cast(value, variable.dtype)
+    if use is not None:
+        value = ops.where(use, value, ops.convert_to_tensor(variable))
+    optimizer.assign(variable, value)
+
+
+def move(
+    optimizer: Any,
+    index: int,
+    variable: Variable,
+    change: Tensor,
+    kept: Tensor | None,
+    use: Tensor | None,
+) -> None:
+    """W <- kept * W - change, in the dtype of the change.
+
+    A weight of float16 or bfloat16 has a master copy in float32, so that changes too
+    small for its dtype add up instead of being lost. The copy counts only where it
+    still rounds to the weight: what was loaded, constrained or averaged since then is
+    the truth. A copy of zeros, as it begins, therefore needs no initial value.
+
+    Args:
+        optimizer: The `Muon` that holds the master copies.
+        index: Index of the variable.
+        variable: What to assign to.
+        change: Its change.
+        kept: Factor of weight decay; None keeps all of W.
+        use: What `usable` returned.
+
+    Source: Micikevicius et al. 2018, arXiv:1710.03740, section 3.1.
+    """
+    weight = ops.convert_to_tensor(variable)
+    value = ops.cast(weight, change.dtype)
+    master = optimizer.master_of(index)
+    if master is not None:
+        copy = ops.convert_to_tensor(master)
+        value = ops.where(ops.equal(ops.cast(copy, weight.dtype), weight), copy, value)
+    if kept is not None:
+        value = value * kept
+    value = value - change
+    if master is not None:
+        write(optimizer, master, value, use)
+    write(optimizer, variable, value, use)
