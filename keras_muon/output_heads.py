@@ -92,31 +92,34 @@ def _heads_of_tensors(
         weights = getattr(operation, "weights", [])
         if any(len(variable.shape) > 1 for variable in weights):
             call = (node.arguments.args, node.arguments.kwargs)
-            yield from _heads_of_call(operation, call, sure_of_order=True)
+            yield from _heads_of_call(operation, call, True, behind_gain)
         elif len(node.input_tensors) == 1 or not (behind_gain or weights):
             gain = behind_gain or bool(weights)
             yield from _heads_of_tensors(node.input_tensors, seen, gain)
 
 
-def _heads_of_call(layer: Any, call: Any, sure_of_order: bool) -> list[Found]:
+def _heads_of_call(
+    layer: Any, call: Any, sure_of_order: bool, behind_gain: bool = False
+) -> list[Found]:
     """The heads of a layer with its own `call`: by its graph, else by order."""
     leaves = weighted_leaves(layer)
     if len(leaves) < 2:
         return [(leaf, True) for leaf in leaves]
     calls = list(symbolic_calls(layer, call))
     for args, kwargs in calls:
-        probe = _GraphProbe(layer)
+        probe = _GraphProbe(layer, behind_gain)
         with _unchanged_nodes(layer), keras.StatelessScope():
             try:
                 probe(*args, **kwargs)
             except Exception:  # Any failure of the user's code means: not this way.
                 continue
-        if probe.found:
+        # A norm behind a sum of branches ends a residual stream: there is no head.
+        if probe.found or behind_gain:
             return probe.found
     for args, kwargs in calls:
         order = _order_of_calls(layer, leaves, args, kwargs)
         if order:
-            return [(order[-1], sure_of_order)]
+            return [(order[-1], sure_of_order and not behind_gain)]
     return [(leaves[-1], False)]
 
 
@@ -173,10 +176,15 @@ class _Probe(keras.Layer):
 class _GraphProbe(_Probe):
     """Runs another layer's `call` so that the layers inside record their graph."""
 
+    def __init__(self, target: Any, behind_gain: bool):
+        super().__init__(target)
+        self.behind_gain = behind_gain
+
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         outputs = self.target.call(*args, **kwargs)
         # Now, because Keras is about to make this probe the outputs' origin.
-        found = list(_heads_of_tensors(keras.tree.flatten(outputs), set()))
+        tensors = keras.tree.flatten(outputs)
+        found = list(_heads_of_tensors(tensors, set(), self.behind_gain))
         object.__setattr__(self, "found", found)
         return outputs
 

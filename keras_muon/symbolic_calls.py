@@ -2,7 +2,7 @@
 
 import inspect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -12,6 +12,9 @@ UNKNOWN_DTYPE = "unknown_dtype"
 
 # More inputs of unknown dtype than this are all tried with the same one.
 MOST_INPUTS = 4
+
+# Code that counts up to an extent, such as a causal mask, needs it to be known.
+SOME_EXTENT = 16
 
 # Arguments of `call` that Keras fills in, or that need not be tensors.
 OPTIONAL = ("training", "mask", "kwargs", "args")
@@ -44,19 +47,19 @@ def symbolic_calls(layer: Any, call: Any) -> Iterator[tuple[tuple, dict]]:
         call: (args, kwargs) with symbolic tensors, or None.
 
     Yields:
-        Copies with every open dtype settled, first as floats, then as integers; and
-        then the same with arguments of `call` that were not recorded filled in.
+        Copies with every open dtype settled, first as floats, then as integers; the
+        same with open extents settled; and both with arguments of `call` that were
+        not recorded filled in.
     """
     if call is None or not (call[0] or call[1]):
         return
-    for args, kwargs in (call, _with_missing_arguments(layer, *call)):
+    calls = (call, _with_missing_arguments(layer, *call))
+    for (args, kwargs), extent in itertools.product(calls, (None, SOME_EXTENT)):
         tensors = [t for t in keras.tree.flatten((args, kwargs)) if _is_open(t)]
         repeat = len(tensors) if len(tensors) <= MOST_INPUTS else 1
         for dtypes in itertools.product(("float32", "int32"), repeat=repeat):
-            chosen = itertools.cycle(dtypes)
-            yield keras.tree.map_structure(
-                lambda x, chosen=chosen: _settled(x, chosen), (args, kwargs)
-            )
+            settled = _settling(itertools.cycle(dtypes), extent)
+            yield keras.tree.map_structure(settled, (args, kwargs))
 
 
 def _with_missing_arguments(layer: Any, args: tuple, kwargs: dict) -> tuple:
@@ -71,11 +74,15 @@ def _is_open(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor) and value.name == UNKNOWN_DTYPE
 
 
-def _settled(value: Any, dtypes: Iterator[str]) -> Any:
-    if not isinstance(value, keras.KerasTensor):
-        return value
-    dtype = next(dtypes) if _is_open(value) else value.dtype
-    return keras.KerasTensor(value.shape, dtype=dtype)
+def _settling(dtypes: Iterator[str], extent: int | None) -> Callable[[Any], Any]:
+    def settled(value: Any) -> Any:
+        if not isinstance(value, keras.KerasTensor):
+            return value
+        dtype = next(dtypes) if _is_open(value) else value.dtype
+        shape = tuple(extent if known is None else known for known in value.shape)
+        return keras.KerasTensor(shape, dtype=dtype)
+
+    return settled
 
 
 def _from_shapes(shapes: Any) -> Any:

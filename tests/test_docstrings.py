@@ -3,8 +3,8 @@
 import doctest
 import importlib
 import inspect
-from collections.abc import Mapping
 import pkgutil
+from collections.abc import Mapping
 
 import keras
 import pytest
