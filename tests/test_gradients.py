@@ -111,3 +111,20 @@ def test_zero_gradients_move_nothing():
     optimizer.apply([keras.ops.zeros(v.shape) for v in variables], variables)
     for name, value in by_name(new_variables()).items():
         np.testing.assert_array_equal(by_name(variables)[name], value)
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["variables given", "built for"])
+def test_gradients_of_another_shape_or_number_are_refused(given):
+    """By the variable's path, and before anything has moved."""
+    optimizer, variables = Muon(0.1, routes=ROUTES), new_variables()
+    optimizer.build(variables)
+    before = by_name([*variables, *optimizer.variables])
+    gradients = next(steps())
+    swapped = [gradients[2], *gradients[1:]]
+    arguments = (variables,) if given else ()
+    with pytest.raises(ValueError, match=r"gradient of 'first' has shape \(5,\).*6, 4"):
+        optimizer.apply(swapped, *arguments)
+    with pytest.raises(ValueError, match="received 3 for 4 variables"):
+        optimizer.apply(gradients[:3], *arguments)
+    for name, value in by_name([*variables, *optimizer.variables]).items():
+        np.testing.assert_array_equal(value, before[name])

@@ -196,6 +196,7 @@ def test_steep_schedules_without_safety_are_refused():
     ("arguments", "argument"),
     [
         ({"lower_bound": 0.0}, "lower_bound"),
+        ({"lower_bound": 1e-30}, "lower_bound"),
         ({"lower_bound": 1.0}, "lower_bound"),
         ({"lower_bound": np.nan}, "lower_bound"),
         ({"steps": 0}, "steps"),

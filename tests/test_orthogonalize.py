@@ -205,3 +205,19 @@ def test_a_vector_is_refused():
     """One axis makes no matrix."""
     with pytest.raises(ValueError, match="at least 2 axes"):
         orthogonalize(np.ones(3, "float32"))
+
+
+@pytest.mark.parametrize(
+    ("x", "view", "error", "message"),
+    [
+        (np.zeros((0, 4)), None, ValueError, r"`x` must not be empty.*\(0, 4\)"),
+        ("matrix", None, TypeError, "`x` must be a tensor or an array; received str"),
+        (None, None, TypeError, "`x` must be a tensor or an array; received NoneType"),
+        (np.eye(2), 3, TypeError, "`view` must be a MatrixView; received 3"),
+    ],
+    ids=["empty", "text", "nothing", "no view"],
+)
+def test_what_is_no_matrix_is_refused_by_name(x, view, error, message):
+    """In our words, not in those of the backend."""
+    with pytest.raises(error, match=message):
+        orthogonalize(x, view=view)
