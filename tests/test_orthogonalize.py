@@ -211,11 +211,11 @@ def test_a_vector_is_refused():
     ("x", "view", "error", "message"),
     [
         (np.zeros((0, 4)), None, ValueError, r"`x` must not be empty.*\(0, 4\)"),
-        ("matrix", None, TypeError, "`x` must be a tensor or an array; received str"),
+        (object(), None, TypeError, "must be a tensor or an array; received object"),
         (None, None, TypeError, "`x` must be a tensor or an array; received NoneType"),
         (np.eye(2), 3, TypeError, "`view` must be a MatrixView; received 3"),
     ],
-    ids=["empty", "text", "nothing", "no view"],
+    ids=["empty", "object", "nothing", "no view"],
 )
 def test_what_is_no_matrix_is_refused_by_name(x, view, error, message):
     """In our words, not in those of the backend."""
