@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from keras_muon.adamw import AdamWState, adamw_direction
-from keras_muon.muon_direction import nesterov_update, polar_factors
+from keras_muon.momentum import decayed_step, nesterov_update
+from keras_muon.muon_direction import polar_factors
 
 Tensor = Any
 Variable = Any
@@ -67,6 +68,7 @@ def step_by_adamw(
         beta_1=optimizer.adam_beta_1,
         beta_2=optimizer.adam_beta_2,
         epsilon=optimizer.adam_epsilon,
+        ops=ops,
     )
     for variable_of_state, value in zip(state, new_state, strict=True):
         optimizer.assign(variable_of_state, value)
@@ -96,11 +98,10 @@ def _decay_of(optimizer: Any, index: int, decay: float | None) -> float:
 def _move(
     optimizer: Any, variable: Variable, change: Tensor, kept: Tensor | None
 ) -> None:
-    """W <- kept * W - change, in the dtype of the change; None keeps all of W."""
+    """Write `decayed_step`, computed in the dtype of the change."""
     value = ops.cast(ops.convert_to_tensor(variable), change.dtype)
-    if kept is not None:
-        value = value * kept
-    optimizer.assign(variable, ops.cast(value - change, variable.dtype))
+    value = decayed_step(value, change, kept)
+    optimizer.assign(variable, ops.cast(value, variable.dtype))
 
 
 def _due(optimizer: Any) -> Tensor | None:
