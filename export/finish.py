@@ -8,7 +8,7 @@ import onnx
 from onnx import helper
 
 from keras_muon.export.arguments import Extent
-from keras_muon.export.recorder import Recorder, Value, element_type
+from keras_muon.export.graph_writer import GraphWriter, Value, element_type
 from keras_muon.version import __version__
 
 PRODUCER = "keras_muon"
@@ -30,7 +30,7 @@ class Port(NamedTuple):
 
 
 def finish(
-    recorder: Recorder,
+    writer: GraphWriter,
     inputs: Sequence[Port],
     outputs: Sequence[Port],
     *,
@@ -42,7 +42,7 @@ def finish(
     """Return the model of what was recorded, after checking it.
 
     Args:
-        recorder: Holds nodes and constants.
+        writer: Holds nodes and constants.
         inputs: The graph's inputs.
         outputs: The graph's outputs.
         name: The graph's name.
@@ -58,11 +58,11 @@ def finish(
         onnx.shape_inference.InferenceError: If a shape or dtype contradicts another.
     """
     graph = helper.make_graph(
-        recorder.nodes,
+        writer.nodes,
         name,
         [_value_info(port) for port in inputs],
         [_value_info(port) for port in outputs],
-        initializer=list(recorder.constants.values()),
+        initializer=list(writer.constants.values()),
         doc_string=doc_string,
     )
     opsets = [helper.make_opsetid("", opset)]

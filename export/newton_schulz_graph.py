@@ -17,7 +17,8 @@ from keras_muon.export.arguments import (
     checked_side,
 )
 from keras_muon.export.finish import Port, finish
-from keras_muon.export.recorder import Recorder, Value
+from keras_muon.export.graph_writer import Value
+from keras_muon.export.recorder import Recorder
 from keras_muon.newton_schulz import Side, iterated, normalized, short_side
 from keras_muon.schedules import Schedule, get_schedule
 
@@ -91,10 +92,10 @@ def newton_schulz(
         doc_string=formula(extents.extents, schedule, triples, emulate or dtype),
         specification={
             "kind": "newton_schulz",
-            "shape": list(shape),
+            "shape": [extents.fan_in, extents.fan_out],
             "schedule": schedule.to_json(),
-            "steps": steps,
-            "batch": batch,
+            "steps": len(triples),
+            "batch": extents.batch,
             "side": side,
             "dtype": dtype,
             "emulate": emulate,

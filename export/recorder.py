@@ -10,63 +10,29 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from keras_muon.export.arguments import EMULATED
+from keras_muon.export.graph_writer import GraphWriter, Value, element_type
 from keras_muon.newton_schulz import Side
 
 
-@dataclasses.dataclass(frozen=True)
-class Value:
-    """The result of a node, or an input of the graph.
-
-    Args:
-        name: Its name in the graph.
-        dtype: Its dtype. Emulated dtypes are stored as float32.
-        recorder: Where operators on it are written down.
-    """
-
-    name: str
-    dtype: str
-    recorder: "Recorder" = dataclasses.field(repr=False, compare=False)
-
-    def __add__(self, other: Any) -> "Value":
-        return self.recorder.elementwise("Add", self, other)
-
-    def __sub__(self, other: Any) -> "Value":
-        return self.recorder.elementwise("Sub", self, other)
-
-    def __rsub__(self, other: Any) -> "Value":
-        return self.recorder.elementwise("Sub", other, self)
-
-    def __mul__(self, other: Any) -> "Value":
-        return self.recorder.elementwise("Mul", self, other)
-
-    def __truediv__(self, other: Any) -> "Value":
-        return self.recorder.elementwise("Div", self, other)
-
-
-class Recorder:
+class Recorder(GraphWriter):
     """The verbs of `MatrixOps` and `ElementOps` as nodes.
 
     Args:
         stacked: Whether matrices have a batch axis. `Gemm` takes single matrices only.
-        scope: First part of the names of nodes; assign to it to begin another part.
+        scope: First part of the names of nodes.
         outer: The recorder of the surrounding graph, for a branch.
     """
 
     def __init__(
-        self, *, stacked: bool, scope: str = "", outer: "Recorder | None" = None
+        self, *, stacked: bool = False, scope: str = "", outer: "Recorder | None" = None
     ):
+        super().__init__(scope=scope, outer=outer)
         self.stacked = stacked
-        self.scope = scope
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = outer.constants if outer else {}
-        self._names: set[str] = outer._names if outer else set()
         self._prefix = f"{scope}/" if outer else ""
         self._steps = 0
-
-    # Newton-Schulz ---------------------------------------------------------------
 
     def gram(self, x: Value, side: Side) -> Value:
         self._steps += 1
@@ -139,8 +105,6 @@ class Recorder:
         branches = {key: self._branch(x, side, iterate) for key, side in sides}
         return self.node("If", [wide], "iterated", x.dtype, **branches)
 
-    # AdamW -----------------------------------------------------------------------
-
     def square(self, x: Value) -> Value:
         return self.node("Mul", [x, x], "square", x.dtype)
 
@@ -150,45 +114,6 @@ class Recorder:
     def power(self, x1: float, x2: Value) -> Value:
         base = self.constant(x1, x2.dtype)
         return self.node("Pow", [base, x2], "power", x2.dtype)
-
-    # Nodes -----------------------------------------------------------------------
-
-    def input(self, name: str, dtype: str) -> Value:
-        """Return an input of the graph."""
-        self._names.add(name)
-        return Value(name, dtype, self)
-
-    def output(self, value: Value, name: str) -> Value:
-        """Give a result the name that it has as an output of the graph."""
-        for node in self.nodes:
-            for names in (node.input, node.output):
-                names[:] = [name if old == value.name else old for old in names]
-        return dataclasses.replace(value, name=name)
-
-    def elementwise(self, op_type: str, x: Any, y: Any) -> Value:
-        """Return x op y, where one of them may be a number."""
-        dtype = x.dtype if isinstance(x, Value) else y.dtype
-        x, y = (v if isinstance(v, Value) else self.constant(v, dtype) for v in (x, y))
-        return self.node(op_type, [x, y], op_type.lower(), dtype)
-
-    def constant(self, number: float, dtype: str) -> Value:
-        """Return a number as a tensor without axes, one per number and dtype."""
-        stored = "float32" if dtype in EMULATED else dtype
-        return self._initializer(f"{stored}/{number!r}", np.asarray(number, stored))
-
-    def node(
-        self,
-        op_type: str,
-        inputs: Sequence[Value],
-        role: str,
-        dtype: str,
-        **attributes: Any,
-    ) -> Value:
-        """Write down a node and return its result."""
-        name = self._unique(f"{self.scope}/{role}")
-        names = [value.name for value in inputs]
-        self.nodes.append(helper.make_node(op_type, names, [name], name, **attributes))
-        return Value(name, dtype, self)
 
     def _product(
         self,
@@ -216,7 +141,7 @@ class Recorder:
         self, op_type: str, x: Value, axes: tuple[int, ...], role: str
     ) -> Value:
         name = "axes/" + ",".join(map(str, axes))
-        chosen = self._initializer(name, np.asarray(axes, np.int64))
+        chosen = self.initializer(name, np.asarray(axes, np.int64))
         return self.node(op_type, [x, chosen], role, x.dtype, keepdims=1)
 
     def _branch(
@@ -227,21 +152,3 @@ class Recorder:
         stored = "float32" if x.dtype in EMULATED else x.dtype
         output = helper.make_tensor_value_info(result.name, element_type(stored), None)
         return helper.make_graph(branch.nodes, f"gram_on_side_{side}", [], [output])
-
-    def _initializer(self, name: str, array: np.ndarray) -> Value:
-        self.constants.setdefault(name, numpy_helper.from_array(array, name))
-        return Value(name, array.dtype.name, self)
-
-    def _unique(self, name: str) -> str:
-        count, unique = 1, name
-        while unique in self._names:
-            count += 1
-            unique = f"{name}_{count}"
-        self._names.add(unique)
-        return unique
-
-
-def element_type(dtype: str) -> int:
-    """Return the number that ONNX has for a dtype's name."""
-    names = {"float32": "FLOAT", "float64": "DOUBLE"}
-    return int(onnx.TensorProto.DataType.Value(names.get(dtype, dtype.upper())))

@@ -92,7 +92,9 @@ def short_side(fan_in: int, fan_out: int) -> Side:
     return "in" if fan_in <= fan_out else "out"
 
 
-def iterated(x: Matrix, triples: Sequence[Triple], side: Side, ops: MatrixOps) -> Matrix:
+def iterated(
+    x: Matrix, triples: Sequence[Triple], side: Side, ops: MatrixOps
+) -> Matrix:
     """Return X after one step per triple."""
     for triple in triples:
         x = step(x, triple, side, ops)
