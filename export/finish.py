@@ -95,6 +95,14 @@ def serialized(model: onnx.ModelProto) -> bytes:
 
     Returns:
         What a file of it holds.
+
+    Raises:
+        google.protobuf.message.EncodeError: If it exceeds 2 GiB.
+
+    Example:
+        >>> from keras_muon.export import newton_schulz
+        >>> serialized(newton_schulz((8, 4))) == serialized(newton_schulz((8, 4)))
+        True
     """
     return model.SerializeToString(deterministic=True)
 

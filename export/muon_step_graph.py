@@ -1,4 +1,4 @@
-"""One step of Muon as an ONNX graph: momentum, Newton-Schulz, decay, all in plain nodes.
+"""One step of Muon as an ONNX graph: momentum, Newton-Schulz and decay.
 
 Every read of a parameter or state comes before the write of its new value, so a runtime
 may be given one buffer for both.
