@@ -146,9 +146,10 @@ def _wrong_dtype(entry: Any, received: object) -> ValueError:
 
 def _check_shape(entry: Any, shape: tuple[int, ...], extents: dict[str, int]) -> None:
     """Refuse a shape that is not the input's; names must mean one extent throughout."""
-    for wanted, got in zip(entry.shape, shape, strict=False):
-        if isinstance(wanted, str):
-            extents.setdefault(wanted, got)
+    if len(shape) == len(entry.shape):
+        for wanted, got in zip(entry.shape, shape, strict=True):
+            if isinstance(wanted, str):
+                extents.setdefault(wanted, got)
     known = tuple(extents.get(extent, extent) for extent in entry.shape)
     if shape != known:
         raise ValueError(

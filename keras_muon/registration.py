@@ -7,6 +7,7 @@
 import importlib
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 import types
 from collections.abc import Sequence
@@ -26,17 +27,22 @@ def register_with_keras() -> None:
 class _WhenKerasIsImported:
     """A finder that adds one import to the end of Keras' own, once."""
 
+    def __init__(self) -> None:
+        self._looking = False
+
     def find_spec(
         self,
         name: str,
         path: Sequence[str] | None = None,
         target: types.ModuleType | None = None,
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != "keras":
+        if name != "keras" or self._looking:
             return None
-        others = [f for f in sys.meta_path if f is not self and hasattr(f, "find_spec")]
-        specs = (finder.find_spec(name, path, target) for finder in others)
-        spec = next((spec for spec in specs if spec is not None), None)
+        self._looking = True
+        try:
+            spec = importlib.util.find_spec(name)
+        finally:
+            self._looking = False
         if spec is not None and spec.loader is not None:
             self._extend(spec.loader)
         return spec
