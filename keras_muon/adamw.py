@@ -1,10 +1,21 @@
 """AdamW's direction for the variables that are not hidden matrices."""
 
-from typing import Any, NamedTuple
-
-from keras import ops
+from typing import Any, NamedTuple, Protocol
 
 Tensor = Any
+
+
+class ElementOps(Protocol):
+    """What a carrier must know beside `+`, `-`, `*` and `/`. `keras.ops` knows it."""
+
+    def square(self, x: Tensor) -> Tensor:
+        """Return X * X, entry by entry."""
+
+    def sqrt(self, x: Tensor) -> Tensor:
+        """Return the root of each entry."""
+
+    def power(self, x1: float, x2: Tensor) -> Tensor:
+        """Return x1 ** x2, in the dtype of x2."""
 
 
 class AdamWState(NamedTuple):
@@ -27,6 +38,7 @@ def adamw_direction(
     beta_1: float,
     beta_2: float,
     epsilon: float,
+    ops: ElementOps,
 ) -> tuple[Tensor, AdamWState]:
     """Return AdamW's step before the learning rate, and the state after it.
 
@@ -37,6 +49,7 @@ def adamw_direction(
         beta_1: Decay of the first moment, in [0, 1).
         beta_2: Decay of the second moment, in [0, 1).
         epsilon: Added to the root of the second moment, in units of the gradient.
+        ops: The carrier.
 
     Returns:
         The direction, to be multiplied by the rate and subtracted, and the new state.

@@ -213,6 +213,16 @@ class Muon(BucketedOptimizer):
         """The routes in the order of the trainable variables; empty until built."""
         return self._routes
 
+    @property
+    def trained_variables(self) -> tuple[Variable, ...]:
+        """The variables that this optimizer updates, in the order of `routes`."""
+        return tuple(self._trainable_variables)
+
+    @property
+    def adam_learning_rate(self) -> AdamRate:
+        """How AdamW's rate follows from Muon's."""
+        return self._adam_rate
+
     def describe(self, print_fn: Callable[[str], object] | None = None) -> None:
         """Print how each variable is updated, and the totals.
 

@@ -1,4 +1,4 @@
-"""Muon's direction for hidden matrices: momentum, then Newton-Schulz, in stacks."""
+"""Newton-Schulz of kernels that share their fans, in one stack."""
 
 import itertools
 from collections.abc import Sequence
@@ -11,27 +11,6 @@ from keras_muon.keras_ops import from_matrices, polar_factor, to_matrices
 from keras_muon.matrix_view import MatrixView
 
 Tensor = Any
-
-
-def nesterov_update(
-    gradient: Tensor, momentum_state: Tensor, *, momentum: float, nesterov: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the update to orthogonalize, and the momentum after this step.
-
-    Args:
-        gradient: The gradient G, in the dtype of the momentum.
-        momentum_state: The momentum M before this step.
-        momentum: Its decay, in [0, 1).
-        nesterov: Whether to look one step ahead.
-
-    Returns:
-        U = G + momentum * M (or M), and M = momentum * M + G.
-
-    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; Liu et al. 2025,
-    arXiv:2502.16982, equation (1).
-    """
-    new_state = momentum_state * momentum + gradient
-    return (gradient + new_state * momentum if nesterov else new_state), new_state
 
 
 def polar_factors(

@@ -80,8 +80,22 @@ def newton_schulz(
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
-    side: Side = "in" if fan_in <= fan_out else "out"
     x = ops.cast(normalized(x, ops), compute_dtype)
+    return iterated(x, triples, short_side(fan_in, fan_out), ops)
+
+
+def short_side(fan_in: int, fan_out: int) -> Side:
+    """Return the side whose Gram matrix is the smaller one.
+
+    Both sides give the same result, since p(X X^T) X = X p(X^T X).
+    """
+    return "in" if fan_in <= fan_out else "out"
+
+
+def iterated(
+    x: Matrix, triples: Sequence[Triple], side: Side, ops: MatrixOps
+) -> Matrix:
+    """Return X after one step per triple."""
     for triple in triples:
         x = step(x, triple, side, ops)
     return x

@@ -7,7 +7,8 @@ import keras
 from keras import ops
 
 from keras_muon.adamw import AdamWState, adamw_direction
-from keras_muon.muon_direction import nesterov_update, polar_factors
+from keras_muon.momentum import nesterov_update
+from keras_muon.muon_direction import polar_factors
 from keras_muon.writing import move, usable, write
 
 Tensor = Any
@@ -71,6 +72,7 @@ def step_by_adamw(
         beta_1=optimizer.adam_beta_1,
         beta_2=optimizer.adam_beta_2,
         epsilon=optimizer.adam_epsilon,
+        ops=ops,
     )
     for variable_of_state, value in zip(state, new_state, strict=True):
         write(optimizer, variable_of_state, value, use)

@@ -4,6 +4,8 @@ from typing import Any
 
 from keras import ops
 
+from keras_muon.momentum import decayed_step
+
 Tensor = Any
 Variable = Any
 
@@ -71,9 +73,7 @@ def move(
     if master is not None:
         copy = ops.convert_to_tensor(master)
         value = ops.where(ops.equal(ops.cast(copy, weight.dtype), weight), copy, value)
-    if kept is not None:
-        value = value * kept
-    value = value - change
+    value = decayed_step(value, change, kept)
     if master is not None:
         write(optimizer, master, value, use)
     write(optimizer, variable, value, use)

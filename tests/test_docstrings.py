@@ -10,19 +10,25 @@ import keras
 import pytest
 
 import keras_muon
+import keras_muon.export
 
 MODULES = sorted(
-    f"keras_muon.{module.name}"
-    for module in pkgutil.iter_modules(keras_muon.__path__)
+    f"{package.__name__}.{module.name}"
+    for package in (keras_muon, keras_muon.export)
+    for module in pkgutil.iter_modules(package.__path__)
     if not module.ispkg
 )
+PUBLIC = [(keras_muon, name) for name in keras_muon.__all__ if name != "__version__"]
+PUBLIC += [(keras_muon.export, name) for name in keras_muon.export.__all__]
 
 
 def run_examples(name, text=None):
     """Run the examples of a module, or of one text; return (failed, attempted)."""
     module = importlib.import_module(name)
     names = {**vars(module), "keras": keras}
-    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    runner = doctest.DocTestRunner(
+        optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    )
     if text is not None:
         tests = [doctest.DocTestParser().get_doctest(text, names, name, name, 0)]
     else:
@@ -42,9 +48,9 @@ def test_a_wrong_example_is_noticed(capsys):
     assert run_examples("keras_muon.scaling", wrong).failed == 1
 
 
-@pytest.mark.parametrize("name", sorted(set(keras_muon.__all__) - {"__version__"}))
-def test_public_names_are_documented(name):
-    value = getattr(keras_muon, name)
+@pytest.mark.parametrize(("package", "name"), PUBLIC)
+def test_public_names_are_documented(package, name):
+    value = getattr(package, name)
     if not callable(value):
         assert isinstance(value, Mapping)
         return

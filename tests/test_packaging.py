@@ -6,7 +6,10 @@ import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import keras_muon
+import keras_muon.export
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,13 +48,39 @@ def test_version_is_written_once():
     assert re.search(r"^## (\S+)", changelog, re.MULTILINE).group(1) == installed
 
 
-def test_public_names_are_declared_once():
-    assert sorted(keras_muon.__all__) == sorted(set(keras_muon.__all__))
-    for name in keras_muon.__all__:
-        assert hasattr(keras_muon, name)
+@pytest.mark.parametrize("package", [keras_muon, keras_muon.export])
+def test_public_names_are_declared_once(package):
+    assert sorted(package.__all__) == sorted(set(package.__all__))
+    assert set(package.__all__) <= set(dir(package))
+    for name in package.__all__:
+        assert hasattr(package, name)
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def names_of(requirements):
+    return {re.match(r"[\w-]+", requirement).group(0) for requirement in requirements}
 
 
 def test_no_backend_is_a_hard_dependency():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    required = {re.match(r"[\w-]+", d).group(0) for d in project["dependencies"]}
-    assert required == {"keras", "numpy", "rich"}
+    assert names_of(PROJECT["dependencies"]) == {"keras", "numpy", "rich"}
+
+
+def test_every_runtime_brings_onnx_and_one_runtime():
+    """Both runtimes at once overwrite each other's files (onnxruntime issue 26996)."""
+    extras = PROJECT["optional-dependencies"]
+    assert names_of(extras["onnx"]) == {"onnx"}
+    assert names_of(extras["onnxruntime"]) == {"onnx", "onnxruntime"}
+    on_linux, on_darwin = (
+        names_of(
+            r for r in extras["onnxruntime-gpu"] if r.count(marker) or ";" not in r
+        )
+        for marker in ("!= 'darwin'", "== 'darwin'")
+    )
+    assert on_linux == {"onnx", "onnxruntime-gpu"}
+    assert on_darwin == {"onnx", "onnxruntime"}
+    with_cuda = extras["onnxruntime-gpu-cuda"]
+    assert "keras-muon[onnxruntime-gpu]" in with_cuda
+    # cuBLAS comes with the extra `cudnn` alone.
+    assert any(r.startswith("onnxruntime-gpu[cuda,cudnn]") for r in with_cuda)

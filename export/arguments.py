@@ -1,0 +1,153 @@
+"""What a graph can be asked for, checked before a node is made."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from keras_muon.messages import require_count, require_flag, unknown_name
+
+# What ONNX Runtime computes on every processor. On CPUs it has no bfloat16 arithmetic,
+# and it replaces float16 by float32 without a word, so neither would be what it says.
+DTYPES = ("float32", "float64")
+EMULATED = ("bfloat16", "float16")
+
+# 18 is the first with the axes of ReduceMax as an input; 26 is the last that a released
+# ONNX Runtime (1.31.1) loads.
+OPSETS = range(18, 27)
+DEFAULT_OPSET = 18
+
+SIDES = ("auto", "in", "out")
+
+Extent = int | str
+
+
+class GraphShape(NamedTuple):
+    """The extents of a graph's matrices; a string is the name of an unknown one."""
+
+    batch: Extent | None
+    fan_in: Extent
+    fan_out: Extent
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """The shape of the graph's tensors."""
+        matrix = (self.fan_in, self.fan_out)
+        return matrix if self.batch is None else (self.batch, *matrix)
+
+    @property
+    def is_symbolic(self) -> bool:
+        """Whether an extent of the matrices themselves is unknown."""
+        return isinstance(self.fan_in, str) or isinstance(self.fan_out, str)
+
+
+def checked_shape(
+    shape: object, batch: object = None, dynamic: object = False
+) -> GraphShape:
+    """Return the extents of a graph, or refuse them by name.
+
+    Args:
+        shape: Two extents, in and out; with `dynamic` names of unknown extents too.
+        batch: Number of matrices, the name of an unknown number, or None for a graph
+            of one matrix without a batch axis.
+        dynamic: Whether names are allowed in `shape`.
+
+    Returns:
+        The extents.
+
+    Raises:
+        TypeError: If an extent is neither a whole number nor, where allowed, a name.
+        ValueError: If an extent is below 1, or there are not two.
+
+    Example:
+        >>> checked_shape((8, 4), batch="k").extents
+        ('k', 8, 4)
+    """
+    require_flag("dynamic", dynamic)
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 2:
+        raise ValueError(
+            "`shape` must be the two extents of one matrix, (in, out); received "
+            f"{shape!r}. The number of matrices in a stack is `batch`."
+        )
+    names = [extent for extent in shape if isinstance(extent, str)]
+    if names and not dynamic:
+        raise ValueError(
+            f"`shape` has the symbolic extents {names}. Pass dynamic=True for a graph "
+            "that chooses its products when it runs, or whole numbers for a graph "
+            "without control flow."
+        )
+    if dynamic and not names:
+        raise ValueError(
+            f"`dynamic` is for symbolic extents; received {tuple(shape)}. Name one, "
+            "such as ('in', 'out'), or leave `dynamic` out."
+        )
+    fan_in, fan_out = (_extent("shape", extent) for extent in shape)
+    return GraphShape(
+        None if batch is None else _extent("batch", batch), fan_in, fan_out
+    )
+
+
+def _extent(argument: str, received: object) -> Extent:
+    if isinstance(received, str):
+        if not received.isidentifier():
+            raise ValueError(
+                f"`{argument}`: a symbolic extent needs a name of letters, digits and "
+                f"underscores; received {received!r}."
+            )
+        return received
+    return require_count(argument, received)
+
+
+def checked_extents(shape: object) -> tuple[int, ...]:
+    """Return the extents of a tensor of any rank, or refuse them by name."""
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(
+            f"`shape` must be a sequence of whole numbers; received {shape!r}. A "
+            "single axis is written (8,), a scalar ()."
+        )
+    return tuple(require_count("shape", extent) for extent in shape)
+
+
+def checked_dtype(dtype: object) -> str:
+    """Return `dtype` if ONNX Runtime computes in it, or refuse it."""
+    if dtype in DTYPES:
+        return str(dtype)
+    way_out = ""
+    if dtype in EMULATED:
+        way_out = (
+            "ONNX Runtime has no bfloat16 arithmetic on CPUs, and computes float16 in "
+            f"float32 there. Pass dtype='float32', emulate={dtype!r}: every product "
+            "is then rounded as it would be."
+        )
+    raise unknown_name("dtype", dtype, DTYPES, way_out)
+
+
+def checked_emulation(emulate: object, dtype: str) -> str | None:
+    """Return `emulate` if it is a dtype to be emulated in float32, or refuse it."""
+    if emulate is None:
+        return None
+    if emulate not in EMULATED:
+        raise unknown_name("emulate", emulate, EMULATED, "None emulates nothing.")
+    if dtype != "float32":
+        raise ValueError(
+            f"`emulate` rounds float32 products; received emulate={emulate!r} with "
+            f"dtype={dtype!r}. Pass dtype='float32'."
+        )
+    return str(emulate)
+
+
+def checked_side(side: object) -> str:
+    """Return `side` if it is one, or refuse it."""
+    if side not in SIDES:
+        raise unknown_name(
+            "side", side, SIDES, "It is the side of the Gram matrix: X X^T or X^T X."
+        )
+    return str(side)
+
+
+def checked_opset(opset: object) -> int:
+    """Return `opset` if a released runtime loads it, or refuse it."""
+    if isinstance(opset, bool) or not isinstance(opset, int) or opset not in OPSETS:
+        raise ValueError(
+            f"`opset` must lie between {OPSETS[0]} and {OPSETS[-1]}, which released "
+            f"versions of ONNX Runtime load; received {opset!r}."
+        )
+    return opset

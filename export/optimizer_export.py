@@ -1,0 +1,192 @@
+"""A whole optimizer as a folder: one graph per bucket, and a manifest."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from keras_muon.export.adamw_step_graph import adamw_step
+from keras_muon.export.arguments import DEFAULT_OPSET
+from keras_muon.export.finish import serialized
+from keras_muon.export.folder import write_together
+from keras_muon.export.manifest import (
+    FILE_NAME,
+    Bucket,
+    Entry,
+    Manifest,
+    bucket_extents,
+)
+from keras_muon.export.muon_step_graph import muon_step
+from keras_muon.export.refusals import (
+    emulation_of,
+    muon_of,
+    refuse_options,
+    refuse_variables,
+)
+from keras_muon.routing import Rule, numbered
+
+Optimizer = Any
+Variable = Any
+
+
+def optimizer_step(
+    optimizer_or_model: Any,
+    folder: str | os.PathLike[str],
+    *,
+    opset: int = DEFAULT_OPSET,
+    force: bool = False,
+) -> Path:
+    """Write the graphs that make an optimizer's step, and how to feed them.
+
+    Variables of equal matrix shape, dtype, rule and weight decay share a graph.
+    `manifest.json` names each variable's graph, place in the stack and view, the rates
+    and the step count; `StepRunner` reads it. Values are not written: see
+    `variable_values`.
+
+    Args:
+        optimizer_or_model: A built `keras_muon.Muon`, or a model compiled with one.
+        folder: Where to write.
+        opset: Version of the standard operators, 18 to 26.
+        force: Whether to replace an export that is there.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: If files of an export are there and `force` is False.
+        TypeError: If the optimizer is another one.
+        ValueError: If it is not built, or does what graphs do not express: clipping,
+            moving averages, gradient accumulation, loss scaling, constraints.
+
+    Example:
+        >>> import keras, keras_muon, tempfile
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model.compile(keras_muon.Muon(1e-3), "mse")
+        >>> model.optimizer.build(model.trainable_variables)
+        >>> with tempfile.TemporaryDirectory() as room:
+        ...     folder = optimizer_step(model, room + "/step")
+        ...     sorted(path.name for path in folder.iterdir())
+        ['adamw_4_float32.onnx', 'adamw_8x4_float32.onnx', 'manifest.json']
+    """
+    optimizer = muon_of(optimizer_or_model)
+    refuse_options(optimizer)
+    buckets = _buckets(optimizer)
+    rate = optimizer.adam_learning_rate
+    constant = rate.given if isinstance(rate.given, float) else None
+    ratio = 1.0 if rate.given is None and rate.ratio is None else rate.ratio
+    manifest = Manifest(
+        iterations=int(_plain(optimizer.iterations)),
+        learning_rate=float(_plain(optimizer.learning_rate)),
+        adam_ratio=ratio,
+        adam_learning_rate=constant if ratio is None else None,
+        buckets=buckets,
+    )
+    files = {b.graph: serialized(_graph(optimizer, b, opset)) for b in buckets}
+    files[FILE_NAME] = manifest.to_text().encode()
+    return write_together(Path(folder), files, force=force)
+
+
+def variable_values(optimizer_or_model: Any) -> tuple[dict, dict]:
+    """Return what a `StepRunner` starts from: parameters and state, by name.
+
+    Args:
+        optimizer_or_model: As for `optimizer_step`.
+
+    Returns:
+        `{name: array}` of the parameters, and `{name: {"momentum": array}}` of the
+        state, with a `"velocity"` for what AdamW moves. A name is a variable's path,
+        with a number after it where paths repeat.
+
+    Raises:
+        TypeError: If the optimizer is another one.
+        ValueError: If it is not built.
+
+    Example:
+        >>> import keras, keras_muon
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model.compile(keras_muon.Muon(1e-3), "mse")
+        >>> model.optimizer.build(model.trainable_variables)
+        >>> parameters, state = variable_values(model)
+        >>> sorted(value.shape for value in parameters.values())
+        [(4,), (8, 4)]
+    """
+    optimizer = muon_of(optimizer_or_model)
+    parameters, state = {}, {}
+    for index, name, variable in _moved(optimizer):
+        parameters[name] = np.array(variable.numpy())
+        kept = zip(("momentum", "velocity"), optimizer.state_of(index), strict=False)
+        state[name] = {part: np.array(value.numpy()) for part, value in kept}
+    return parameters, state
+
+
+def _moved(optimizer: Optimizer) -> list[tuple[int, str, Variable]]:
+    """Index, name and variable of all that are not frozen."""
+    variables = optimizer.trained_variables
+    keys = numbered([variable.path for variable in variables])
+    names = [f"{path} {count}" if count else path for path, count in keys]
+    everything = zip(range(len(names)), names, variables, strict=True)
+    return [entry for entry in everything if entry[-1].trainable]
+
+
+def _buckets(optimizer: Optimizer) -> tuple[Bucket, ...]:
+    """Group the variables that one graph can move in one run."""
+    refuse_variables([variable for *_, variable in _moved(optimizer)])
+    groups: dict[tuple, list[Entry]] = {}
+    for index, name, variable in _moved(optimizer):
+        route = optimizer.routes[index]
+        view = route.view if route.rule == "muon" else None
+        entry = Entry(name, route.shape, view)
+        decay = _decay(optimizer, index)
+        key = (route.rule, str(variable.dtype), decay, entry.stacked_shape[1:])
+        groups.setdefault(key, []).append(entry)
+    buckets = []
+    for (rule, dtype, decay, _), entries in groups.items():
+        graph = _file_name(rule, bucket_extents(tuple(entries)), dtype)
+        buckets.append(Bucket(graph, rule, dtype, decay, tuple(entries)))
+    return tuple(buckets)
+
+
+def _decay(optimizer: Optimizer, index: int) -> float:
+    decay = optimizer.weight_decay
+    own = optimizer.adam_weight_decay
+    if optimizer.routes[index].rule == "adamw" and own != "same":
+        decay = own
+    return decay if decay and optimizer.decays(index) else 0.0
+
+
+def _file_name(rule: Rule, extents: Sequence[int], dtype: str) -> str:
+    return f"{rule}_{'x'.join(map(str, extents)) or 'scalar'}_{dtype}.onnx"
+
+
+def _graph(optimizer: Optimizer, bucket: Bucket, opset: int) -> onnx.ModelProto:
+    if bucket.rule == "adamw":
+        return adamw_step(
+            bucket.extents,
+            beta_1=optimizer.adam_beta_1,
+            beta_2=optimizer.adam_beta_2,
+            epsilon=optimizer.adam_epsilon,
+            dtype=bucket.dtype,
+            opset=opset,
+        )
+    *batch, fan_in, fan_out = bucket.extents
+    return muon_step(
+        (fan_in, fan_out),
+        batch=batch[0] if batch else None,
+        momentum=optimizer.momentum,
+        nesterov=optimizer.nesterov,
+        scaling=optimizer.scaling,
+        rms=optimizer.rms,
+        schedule=optimizer.schedule,
+        steps=optimizer.ns_steps,
+        dtype=bucket.dtype,
+        emulate=emulation_of(optimizer.compute_dtype, bucket.dtype),
+        opset=opset,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A variable's value, where `float` and `int` want a tensor or number."""
+    return getattr(value, "value", value)

@@ -1,0 +1,191 @@
+"""Train without Keras: an exported optimizer that moves arrays."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_muon.export.bucket_runner import BucketRunner, state_names
+from keras_muon.export.manifest import Entry, Manifest
+from keras_muon.messages import require_number
+from keras_muon.routing import listed
+
+Arrays = Mapping[str, Any]
+
+
+class StepRunner:
+    """Holds parameters and state, and moves them as the exported optimizer would.
+
+    Args:
+        folder: What `optimizer_step` wrote.
+        parameters: `{name: array}`, the first values.
+        state: `{name: {"momentum": array, "velocity": array}}`, as `variable_values`
+            returns it. `"fresh"` starts from zeros at step 1, and so does None if the
+            optimizer had taken no step when it was exported.
+        device: `"cpu"`, `"cuda"`, or `"auto"` for CUDA where there is a device.
+        tf32: Whether CUDA may round the factors of float32 products to 10 bits.
+        threads: Threads of a CPU. None takes all that this process may use.
+
+    Raises:
+        FileNotFoundError: If the folder has no manifest or lacks a graph.
+        ImportError: If ONNX Runtime is not installed.
+        RuntimeError: If `device` is `"cuda"` and ONNX Runtime would use the CPU.
+        ValueError: If names or shapes are not those of the manifest, or the state of
+            an optimizer in mid-training is missing.
+
+    Example:
+        >>> import keras, keras_muon, tempfile
+        >>> from keras_muon.export.optimizer_export import (
+        ...     optimizer_step, variable_values)
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+        >>> model.compile(keras_muon.Muon(1e-3), "mse")
+        >>> model.optimizer.build(model.trainable_variables)
+        >>> parameters, state = variable_values(model)
+        >>> with tempfile.TemporaryDirectory() as room:
+        ...     folder = optimizer_step(model, room + "/step")
+        ...     runner = StepRunner(folder, parameters, state)
+        >>> gradients = {name: np.ones_like(w) for name, w in parameters.items()}
+        >>> new = runner.step(gradients, learning_rate=1e-3)
+        >>> {name: w.shape for name, w in new.items()} == {
+        ...     name: w.shape for name, w in parameters.items()}
+        True
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        parameters: Arrays,
+        state: Mapping[str, Arrays] | str | None = None,
+        *,
+        device: str = "auto",
+        tf32: bool = False,
+        threads: int | None = None,
+    ):
+        self.manifest = Manifest.read(Path(folder))
+        self._iterations = 0 if state == "fresh" else self.manifest.iterations
+        values = {"parameter": self._checked("parameters", parameters)}
+        values |= self._checked_state(state)
+        self._runners = [
+            BucketRunner(
+                Path(folder), bucket, values, device=device, tf32=tf32, threads=threads
+            )
+            for bucket in self.manifest.buckets
+        ]
+
+    @property
+    def iterations(self) -> int:
+        """Steps taken, those before the export included."""
+        return self._iterations
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """Copies of the present parameters, by name."""
+        return {
+            name: array
+            for runner in self._runners
+            for name, array in runner.values("parameter").items()
+        }
+
+    @property
+    def state(self) -> dict[str, dict[str, np.ndarray]]:
+        """Copies of the present state, by name of the variable and of the state."""
+        state: dict[str, dict[str, np.ndarray]] = {}
+        for runner in self._runners:
+            for kind in runner.state_names:
+                for name, array in runner.values(kind).items():
+                    state.setdefault(name, {})[kind] = array
+        return state
+
+    def step(
+        self,
+        gradients: Arrays,
+        learning_rate: float,
+        adam_learning_rate: float | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Move all parameters by one step.
+
+        Args:
+            gradients: `{name: array}`, one per parameter, from wherever.
+            learning_rate: The rate of this step.
+            adam_learning_rate: AdamW's rate of this step. Needed if the optimizer had
+                a schedule of its own for it, refused otherwise.
+
+        Returns:
+            The new parameters by name, as copies.
+
+        Raises:
+            TypeError: If a rate is no number.
+            ValueError: If names or shapes are not those of the parameters, or the
+                rate of AdamW is missing or superfluous.
+        """
+        checked = self._checked("gradients", gradients)
+        rates = {
+            "muon": require_number("learning_rate", learning_rate),
+            "adamw": self._adam_rate(learning_rate, adam_learning_rate),
+        }
+        for runner in self._runners:
+            rate = rates[runner.bucket.rule]
+            runner.step(checked, rate, self._iterations + 1)
+        self._iterations += 1
+        return self.parameters
+
+    def _adam_rate(self, learning_rate: float, given: float | None) -> float:
+        ratio, constant = self.manifest.adam_ratio, self.manifest.adam_learning_rate
+        own = ratio is None and constant is None
+        if own != (given is not None):
+            raise ValueError(
+                "AdamW has a schedule of its own in this optimizer: pass its rate of "
+                "this step as `adam_learning_rate`."
+                if own
+                else "`adam_learning_rate` follows from the manifest for this "
+                f"optimizer; received {given}. Leave it out."
+            )
+        if given is not None:
+            return require_number("adam_learning_rate", given)
+        return learning_rate * ratio if ratio is not None else float(constant or 0.0)
+
+    def _checked(self, argument: str, arrays: Arrays) -> dict[str, np.ndarray]:
+        """Arrays by name: every variable of the manifest, no other, in its shape."""
+        entries = {e.name: e for b in self.manifest.buckets for e in b.variables}
+        missing = [name for name in entries if name not in arrays]
+        unknown = [name for name in arrays if name not in entries]
+        if missing or unknown:
+            raise ValueError(
+                f"`{argument}` must have one array per variable of the manifest; "
+                f"missing: {listed(missing)}; unknown: {listed(unknown)}. Where paths "
+                "repeat, the second is named 'path 1'."
+            )
+        return {n: _array(argument, entry, arrays[n]) for n, entry in entries.items()}
+
+    def _checked_state(self, state: Any) -> dict[str, dict[str, np.ndarray]]:
+        """The state as `{kind: {name: array}}`; nothing for a fresh start."""
+        if state == "fresh" or (state is None and self.manifest.iterations == 0):
+            return {}
+        if not isinstance(state, Mapping):
+            raise ValueError(
+                f"The optimizer was exported after {self.manifest.iterations} steps, "
+                "so it has a state: pass state= as variable_values(optimizer) returns "
+                f"it, or 'fresh' to start from zeros; received {state!r}."
+            )
+        found: dict[str, dict[str, np.ndarray]] = {}
+        for bucket in self.manifest.buckets:
+            for kind in state_names(bucket):
+                for entry in bucket.variables:
+                    array = state.get(entry.name, {}).get(kind)
+                    if array is None:
+                        raise ValueError(f"`state` has no {kind} of {entry.name!r}.")
+                    array = _array("state", entry, array)
+                    found.setdefault(kind, {})[entry.name] = array
+        return found
+
+
+def _array(argument: str, entry: Entry, value: Any) -> np.ndarray:
+    array = np.asarray(value)
+    if array.shape != entry.shape:
+        raise ValueError(
+            f"`{argument}` of {entry.name!r} must have shape {entry.shape}; received "
+            f"{array.shape}."
+        )
+    return array

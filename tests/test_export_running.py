@@ -1,0 +1,258 @@
+"""run(): what it accepts, what it refuses, which device it uses, what it caches."""
+
+import importlib.metadata
+import os
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from keras_muon.export import adamw_step, extras, newton_schulz, run, serialized
+from keras_muon.export import sessions as sessions_module
+from keras_muon.export.sessions import chosen_device, session_for, usable_cpus
+
+MODEL = newton_schulz((4, 6))
+STACK = newton_schulz((4, 6), batch="k")
+ADAMW = adamw_step((3,))
+
+
+@pytest.fixture
+def x(rng):
+    return rng.standard_normal((4, 6)).astype("float32")
+
+
+def cpu(model, *arrays):
+    return run(model, *arrays, device="cpu", threads=1)
+
+
+def test_models_and_paths_give_the_same(x, tmp_path):
+    path = tmp_path / "graph.onnx"
+    path.write_bytes(serialized(MODEL))
+    expected = cpu(MODEL, x)
+    assert expected.shape == (4, 6)
+    for model in (path, str(path)):
+        np.testing.assert_array_equal(cpu(model, x), expected)
+
+
+def test_strided_arrays_and_lists_of_numbers(x):
+    expected = cpu(MODEL, x)
+    np.testing.assert_array_equal(cpu(MODEL, np.asfortranarray(x)), expected)
+    ones = np.ones(3, "float32")
+    scalars = (0.1, np.float32(0.01).reshape(()), 1)
+    parameter, momentum, velocity = cpu(ADAMW, ones, ones, ones, ones, *scalars)
+    assert parameter.shape == momentum.shape == velocity.shape == (3,)
+
+
+def test_values_on_a_device_stay_there(x):
+    """An OrtValue comes in, an OrtValue goes out; arrays beside it are allowed."""
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(x)
+    result = cpu(MODEL, value)
+    assert isinstance(result, onnxruntime.OrtValue)
+    np.testing.assert_array_equal(result.numpy(), cpu(MODEL, x))
+    ones = np.ones(3, "float32")
+    held = onnxruntime.OrtValue.ortvalue_from_numpy(ones)
+    results = cpu(ADAMW, held, ones, held, ones, 0.1, 0.01, 1)
+    expected = cpu(ADAMW, ones, ones, ones, ones, 0.1, 0.01, 1)
+    for result, array in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(result.numpy(), array)
+
+
+DOUBLE = np.ones((4, 6))
+REFUSED = {
+    "none": (MODEL, [], r"1 inputs \('update'\); received 0 arrays"),
+    "two": (MODEL, [DOUBLE, DOUBLE], "received 2 arrays"),
+    "dtype": (MODEL, [DOUBLE], "dtype float32; received float64. Cast it"),
+    "shape": (MODEL, [DOUBLE.T.astype("f4")], r"shape \(4, 6\); received \(6, 4\)"),
+    "rank": (STACK, [DOUBLE.astype("f4")], r"shape \(k, 4, 6\); received \(4, 6\)"),
+    "value": (
+        MODEL,
+        [onnxruntime.OrtValue.ortvalue_from_numpy(DOUBLE)],
+        "dtype float32; received float64",
+    ),
+    "names": (
+        newton_schulz(("m", "m"), dynamic=True),
+        [DOUBLE.astype("f4")],
+        r"shape \(4, 4\); received \(4, 6\)",
+    ),
+    "half": (ADAMW, [np.ones(3, "float16")] * 4 + [1, 1, 1], "received float16"),
+    "count": (ADAMW, [np.ones(3, "f4")] * 4 + [1, 1, np.ones(())], "dtype int64"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_arrays_are_refused(name):
+    model, arrays, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        cpu(model, *arrays)
+
+
+def test_wrong_models_are_refused(x, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*missing\.onnx"):
+        cpu(tmp_path / "missing.onnx", x)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        cpu(tmp_path, x)
+    with pytest.raises(TypeError, match=r"onnx\.ModelProto or the path.*received int"):
+        cpu(3, x)
+    for content in (b"", b"not an ONNX file", b"\x08\x08"):
+        path = tmp_path / "broken.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"broken\.onnx' is no ONNX model"):
+            cpu(path, x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"device": "gpu"}, ValueError, "Known: 'auto', 'cpu', 'cuda'"),
+        ({"tf32": 1}, TypeError, "`tf32` must be True or False"),
+        ({"threads": 0}, ValueError, "`threads` must be at least 1"),
+    ],
+)
+def test_wrong_options_are_refused(x, arguments, error, message):
+    with pytest.raises(error, match=message):
+        run(MODEL, x, **arguments)
+
+
+def test_sessions_are_kept_by_content_device_and_threads():
+    content = serialized(MODEL)
+    copy = bytes(bytearray(content))
+    first = session_for(content, device="cpu", threads=1)
+    assert session_for(copy, device="cpu", threads=1) is first
+    assert session_for(content, device="cpu", threads=2) is not first
+    other = serialized(newton_schulz((4, 6), steps=4))
+    assert session_for(other, device="cpu", threads=1) is not first
+
+
+def test_sessions_do_not_spin_and_know_their_threads():
+    session = session_for(serialized(MODEL), device="cpu", threads=3)
+    options = session.get_session_options()
+    assert options.intra_op_num_threads == 3
+    entry = options.get_session_config_entry
+    assert entry("session.intra_op.allow_spinning") == "0"
+    assert 1 <= usable_cpus() <= os.cpu_count()
+
+
+def test_float64_keeps_its_factors(rng):
+    """The fusion that rounds factors to float32 is off: it is wrong by 1e-8 and more."""
+    x = rng.standard_normal((2, 16, 24))
+    model = newton_schulz((16, 24), batch=2, dtype="float64")
+    plain = onnxruntime.InferenceSession(
+        serialized(model), providers=["CPUExecutionProvider"]
+    )
+    (rounded,) = plain.run(None, {"update": x})
+    exact = cpu(model, x)
+    from oracle import polar_by_svd
+
+    from keras_muon import SCHEDULES
+
+    expected = polar_by_svd(x, SCHEDULES["jordan"].take())
+    assert np.abs(exact - expected).max() < 1e-13
+    assert np.abs(rounded - expected).max() > 1e-8
+
+
+class FakeRuntime(SimpleNamespace):
+    """What `sessions` asks of onnxruntime, on a machine of our choice."""
+
+    def __init__(self, *, devices=(), falls_back=False, knows_cuda=True):
+        super().__init__()
+        self.devices, self.falls_back, self.knows_cuda = devices, falls_back, knows_cuda
+        self.loaded = 0
+        self.SessionOptions = onnxruntime.SessionOptions
+
+    def __hash__(self):
+        return id(self)
+
+    def get_ep_devices(self):
+        return [SimpleNamespace(ep_name=name) for name in self.devices]
+
+    def get_available_providers(self):
+        known = ["CUDAExecutionProvider"] if self.knows_cuda else []
+        return [*known, "CPUExecutionProvider"]
+
+    def preload_dlls(self):
+        self.loaded += 1
+        print("Skip loading CUDA and cuDNN DLLs")
+
+    def InferenceSession(self, content, options, providers, disabled_optimizers):  # noqa: N802
+        used = providers[1:] if self.falls_back else providers
+        names = [name if isinstance(name, str) else name[0] for name in used]
+        return SimpleNamespace(
+            asked=providers, off=disabled_optimizers, get_providers=lambda: names
+        )
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    def install(**arguments):
+        runtime = FakeRuntime(**arguments)
+        monkeypatch.setattr(sessions_module, "require_onnxruntime", lambda: runtime)
+        return runtime
+
+    return install
+
+
+def test_auto_looks_for_a_device(machine):
+    """A wheel that was built for CUDA lists CUDA on every machine; devices do not."""
+    machine(devices=["CPUExecutionProvider"])
+    assert chosen_device("auto") == "cpu"
+    machine(devices=["CPUExecutionProvider", "CUDAExecutionProvider"])
+    assert chosen_device("auto") == "cuda"
+    assert chosen_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_cuda_gets_its_options_and_libraries_once(machine, tf32, capsys):
+    runtime = machine(devices=["CUDAExecutionProvider"])
+    for model in (MODEL, STACK):
+        session = session_for(serialized(model), tf32=tf32)
+        provider, options = session.asked[0]
+        assert (provider, options) == (
+            "CUDAExecutionProvider",
+            {"use_tf32": str(int(tf32))},
+        )
+    assert runtime.loaded == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_cuda_that_became_a_cpu_is_an_error(machine):
+    machine(falls_back=True)
+    with pytest.raises(RuntimeError, match=r"fell back.*\[onnxruntime-gpu-cuda\]"):
+        session_for(serialized(MODEL), device="cuda")
+    machine(knows_cuda=False)
+    with pytest.raises(RuntimeError, match=r"knows no CUDA.*\[onnxruntime-gpu\]"):
+        session_for(serialized(MODEL), device="cuda")
+
+
+def test_the_installed_runtime_never_pretends_to_be_cuda(x):
+    """On a machine with CUDA this runs there; elsewhere it is an error."""
+    if chosen_device("auto") == "cuda":
+        np.testing.assert_allclose(run(MODEL, x, device="cuda"), cpu(MODEL, x), 0, 2e-6)
+    else:
+        with pytest.raises(RuntimeError, match="`device` is 'cuda'"):
+            run(MODEL, x, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("module", "require", "extra"),
+    [
+        ("onnx", extras.require_onnx, r'"keras-muon\[onnx\]"'),
+        ("onnxruntime", extras.require_onnxruntime, r'"keras-muon\[onnxruntime-gpu\]"'),
+    ],
+)
+def test_a_missing_extra_is_named(monkeypatch, module, require, extra):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(
+        ImportError, match=rf"{module}, which is not installed.*{extra}"
+    ):
+        require()
+
+
+def test_two_runtimes_over_each_other_are_named(monkeypatch):
+    """Once per process, wherever the first graph runs."""
+    extras._warn_of_two_runtimes.cache_clear()
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: name)
+    with pytest.warns(UserWarning, match="Both onnxruntime and onnxruntime-gpu are"):
+        extras.require_onnxruntime()
+    extras.require_onnxruntime()
