@@ -124,11 +124,10 @@ def test_each_branch_multiplies_on_the_side_that_its_condition_found_short():
         node.op_type if node.op_type != "Shape" else node.name: node
         for node in newton_schulz(("m", "n"), dynamic=True).graph.node
     }
-    assert list(nodes["LessOrEqual"].input) == list(
-        nodes[f"orientation/{fan}"].output[0] for fan in ("fan_in", "fan_out")
-    )
-    starts = [nodes[f"orientation/{fan}"].attribute for fan in ("fan_in", "fan_out")]
-    assert [{a.name: a.i for a in found}["start"] for found in starts] == [-2, -1]
+    extents = ["orientation/fan_in", "orientation/fan_out"]
+    assert list(nodes["LessOrEqual"].input) == extents
+    for name, start in zip(extents, (-2, -1), strict=True):
+        assert {a.name: a.i for a in nodes[name].attribute}["start"] == start
     branches = {a.name: a.g for a in nodes["If"].attribute}
     for branch, transposed in (("then_branch", "transB"), ("else_branch", "transA")):
         grams = [n for n in branches[branch].node if n.name.endswith("/gram")]
