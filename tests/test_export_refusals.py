@@ -14,6 +14,7 @@ OPTIONS = {
     "use_ema": {"use_ema": True},
     "loss_scale_factor": {"loss_scale_factor": 128.0},
     "gradient_accumulation_steps": {"gradient_accumulation_steps": 2},
+    "nonfinite": {"nonfinite": "skip"},
 }
 
 
