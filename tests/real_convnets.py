@@ -7,6 +7,7 @@ from real_models import BIASES, CLASSES, Case, matrix, random_images
 applications = keras.applications
 
 SIZE = 32  # pixels; the smallest that all of them take
+HEAD = {"(predictions|convnext_tiny_head_dense)/kernel": "output head"}
 NORMS = {
     r".*(bn|BN|norm)(_[a-zA-Z0-9]+)?/gamma": "gain",
     r".*(bn|BN|norm)(_[a-zA-Z0-9]+)?/beta": "shift",

@@ -7,8 +7,7 @@ This file imports nothing of keras_muon.
 
 import contextlib
 import functools
-import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -70,36 +69,33 @@ def random_images(count: int, size: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
-def expected_of(case: Case, path: str) -> Matrix | str:
-    """Return what is expected of the one pattern that a path matches."""
-    found = [e for p, e in case.expected.items() if re.fullmatch(p, path)]
-    assert len(found) == 1, f"{path} matches {len(found)} patterns"
-    return found[0]
-
-
 @contextlib.contextmanager
-def numpy_initializers():
-    """Draw random weights by NumPy: Keras' own cost JAX a compilation per shape."""
+def recorded_weights() -> Iterator[dict[int, keras.Layer]]:
+    """Note which layer adds each variable, as {id(variable): layer}.
+
+    Random weights are drawn by NumPy: Keras' own draws cost JAX a compilation per
+    shape.
+    """
     add_weight = keras.Layer.add_weight
     rng = np.random.default_rng(20241204)
+    owners = {}
 
     @functools.wraps(add_weight)
-    def add_numpy_weight(self, shape=None, initializer=None, *args, **kwargs):
+    def add_recorded_weight(self, shape=None, initializer=None, *args, **kwargs):
         given = keras.initializers.get(initializer or "glorot_uniform")
         if isinstance(given, RANDOM_INITIALIZERS):
-            initializer = _lecun_normal(rng)
-        return add_weight(self, shape, initializer, *args, **kwargs)
+            initializer = functools.partial(_lecun_normal, rng)
+        variable = add_weight(self, shape, initializer, *args, **kwargs)
+        owners[id(variable)] = self
+        return variable
 
-    keras.Layer.add_weight = add_numpy_weight
+    keras.Layer.add_weight = add_recorded_weight
     try:
-        yield
+        yield owners
     finally:
         keras.Layer.add_weight = add_weight
 
 
-def _lecun_normal(rng: np.random.Generator) -> Callable[..., np.ndarray]:
-    def draw(shape: tuple[int, ...], dtype: str | None = None) -> np.ndarray:
-        fan_in = max(1, int(np.prod(shape[:-1])))
-        return rng.normal(scale=fan_in**-0.5, size=shape).astype("float32")
-
-    return draw
+def _lecun_normal(rng, shape, dtype=None):
+    fan_in = max(1, int(np.prod(shape[:-1])))
+    return rng.normal(scale=fan_in**-0.5, size=shape).astype("float32")
