@@ -101,6 +101,7 @@ def experts(layer, kernel):
         if variable is not kernel:
             identity = np.eye(*variable.shape[1:], dtype="float32")
             variable.assign(np.broadcast_to(identity, variable.shape))
+    noted = []
     narrow, wide = sorted(variables["gate"].shape[1:])
     inputs = narrow if kernel is variables["output"] else wide
     with changed(layer, activation=noting(noted)):

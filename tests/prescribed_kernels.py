@@ -9,6 +9,11 @@ linear map is diagonal with their squares. No order of axes needs to be known.
 import numpy as np
 from oracle import from_matrices
 
+# Of the squared lengths, which are 1 to 4. Largest error seen with a right view
+# 2.5e-7, smallest with a wrong one 0.37, over all layers and backends.
+TOLERANCE = 1e-5
+REFUSED = 0.1
+
 
 def prescribed(view, rng):
     """(kernel, lengths) with lengths (batch, short side)."""

@@ -24,7 +24,7 @@ def classifier(build, expected):
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0  # The loss must fall at every step, not on average.
-    images, targets = random_images(4, SIZE), np.arange(4) % CLASSES
+    images, targets = random_images(8, SIZE), np.arange(8) % CLASSES
     loss = keras.losses.SparseCategoricalCrossentropy()
     return Case(model, images, targets, loss, expected | NORMS | BIASES | HEAD)
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from layer_maps import EXPERTS, linear_maps
-from prescribed_kernels import error, prescribed
+from prescribed_kernels import REFUSED, TOLERANCE, error, prescribed
 from real_catalogue import build
 
 from keras_muon import MatrixView
@@ -22,11 +22,6 @@ pytestmark = pytest.mark.filterwarnings(
     # Keras on torch, under NumPy 2, in convert_to_numpy.
     "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
 )
-
-# Largest error of a right view, over all cases and backends: TODO.
-TOLERANCE = 1e-5
-# Smallest error of a wrong one: TODO.
-REFUSED = 1e-2
 
 
 # Name: layer, shape that it is built for, its variable, axes (batch, in, out).

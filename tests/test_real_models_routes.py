@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 from layer_maps import kind_of, linear_maps
-from prescribed_kernels import error, prescribed
+from prescribed_kernels import TOLERANCE, error, prescribed
 from real_catalogue import MODELS, build
 
 from keras_muon import Muon
@@ -22,9 +22,6 @@ pytestmark = [
         "ignore:__array__ implementation doesn't accept a copy keyword"
     ),
 ]
-
-# Largest error seen TODO
-TOLERANCE = 1e-4
 
 every_model = pytest.mark.parametrize("name", MODELS)
 
