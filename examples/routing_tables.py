@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-import keras  # noqa: E402
-import keras_hub  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
+import keras
+import keras_hub
+from rich.console import Console
+from rich.table import Table
 
-from keras_muon import Muon  # noqa: E402
+from keras_muon import Muon
 
 MUON, ADAMW = "Muon", "AdamW"
 COLUMNS = ("role", "variables", "parameters", "keras_muon", "keras.optimizers.Muon")

@@ -146,7 +146,7 @@ def other_views(view):
     for places in itertools.product(range(3), repeat=len(long)):
         if not {1, 2} <= set(places):
             continue
-        lists = [list(), [a for a in range(len(view.factors)) if a not in long], list()]
+        lists = [[], [a for a in range(len(view.factors)) if a not in long], []]
         for axis, place in zip(long, places, strict=True):
             lists[place].append(axis)
         batch, inputs, outputs = map(tuple, lists)

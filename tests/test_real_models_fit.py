@@ -1,4 +1,4 @@
-"""Real models under `compile` and `fit`: a bare `Muon()` routes them and trains them."""
+"""Real models under `compile` and `fit`: a bare `Muon()` routes and trains them."""
 
 import keras
 import numpy as np
