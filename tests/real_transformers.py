@@ -1,4 +1,4 @@
-"""Transformers of keras-hub: two layers of each, no tokenizer, no download."""
+"""Transformers of keras-hub: one or two layers, no tokenizer, no download."""
 
 import keras_hub
 import numpy as np
@@ -71,7 +71,7 @@ def llama():
     """Touvron et al. 2023: untied head, gated MLP, two query heads per key head."""
     backbone = models.LlamaBackbone(
         vocabulary_size=VOCABULARY,
-        num_layers=2,
+        num_layers=1,
         num_query_heads=HEADS,
         num_key_value_heads=HEADS // 2,
         hidden_dim=WIDTH,
@@ -96,7 +96,7 @@ def gemma():
     """
     backbone = models.GemmaBackbone(
         vocabulary_size=VOCABULARY,
-        num_layers=2,
+        num_layers=1,
         num_query_heads=HEADS,
         num_key_value_heads=1,
         hidden_dim=WIDTH,
@@ -120,7 +120,7 @@ def mixtral():
     """Jiang et al. 2024: a router and five experts, each a gated MLP of its own."""
     backbone = models.MixtralBackbone(
         vocabulary_size=VOCABULARY,
-        num_layers=2,
+        num_layers=1,
         num_query_heads=HEADS,
         num_key_value_heads=HEADS // 2,
         hidden_dim=WIDTH,
@@ -149,7 +149,7 @@ def bert():
     """Devlin et al. 2019, masked LM: the head is tied, its dense layer is hidden."""
     backbone = models.BertBackbone(
         vocabulary_size=VOCABULARY,
-        num_layers=2,
+        num_layers=1,
         num_heads=HEADS,
         hidden_dim=WIDTH,
         intermediate_dim=64,
@@ -185,7 +185,7 @@ def t5():
     """
     backbone = models.T5Backbone(
         vocabulary_size=VOCABULARY,
-        num_layers=2,
+        num_layers=1,
         num_heads=HEADS,
         hidden_dim=WIDTH,
         intermediate_dim=64,
@@ -217,7 +217,7 @@ def vit():
     backbone = models.ViTBackbone(
         image_shape=(16, 16, 3),
         patch_size=4,
-        num_layers=2,
+        num_layers=1,
         num_heads=HEADS,
         hidden_dim=WIDTH,
         mlp_dim=64,
