@@ -57,7 +57,7 @@ def refuse_another_model(optimizer: Any, variables: Sequence[Any]) -> None:
     frame = inspect.currentframe().f_back  # type: ignore[union-attr]
     try:
         while frame is not None:
-            model = frame.f_locals.get("self")
+            model: Any = frame.f_locals.get("self")
             if issubclass(type(model), keras.Model) and model.optimizer is optimizer:
                 _require_owner(model, variables)
                 return

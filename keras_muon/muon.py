@@ -203,8 +203,11 @@ class Muon(BucketedOptimizer):
                 f"`model` {model.name!r} has no trainable variables yet. Build it: "
                 "model.build(input_shape), or call it once on data."
             )
-        wanted = {"exclude": None, "routes": None, "strict": False}
-        source = RouteSource(**{n: arguments.get(n, v) for n, v in wanted.items()})
+        source = RouteSource(
+            arguments.get("exclude"),
+            arguments.get("routes"),
+            arguments.get("strict", False),
+        )
         routes = source.resolve(model.trainable_variables, model)
         return cls(**{**arguments, "routes": routes})
 
