@@ -164,7 +164,7 @@ class Muon(BucketedOptimizer):
             "same" if same else checked_decay("adam_weight_decay", adam_weight_decay)
         )
         self.batched = check_batched(batched)
-        self.strict = require_flag("strict", strict)
+        self.strict = strict
         if nonfinite not in NONFINITE:
             raise unknown_name("nonfinite", nonfinite, NONFINITE)
         self.nonfinite = nonfinite

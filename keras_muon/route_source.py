@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_muon.find_model import find_model
 from keras_muon.matrix_view import MatrixView
-from keras_muon.messages import level_of_the_user
+from keras_muon.messages import level_of_the_user, require_flag
 from keras_muon.model_walk import routes_of_model, routes_of_variables
 from keras_muon.route_patterns import apply_patterns, check_patterns
 from keras_muon.routing import Route, match_table
@@ -32,7 +32,7 @@ class RouteSource:
     """
 
     def __init__(self, exclude: Any, routes: Any, strict: bool = False):
-        self.strict = strict
+        self.strict = require_flag("strict", strict)
         self.exclude = _patterns(exclude)
         self.overrides: Mapping[str, Any] = {}
         self.table: list[Route] | None = None
