@@ -20,7 +20,7 @@ BATCH = 4
 CALLS = 3
 LENGTH, WIDTH, VOCABULARY = 5, 8, 11
 
-# All that an optimizer can keep: momentum, moments, sums of gradients, averages, counts.
+# All that an optimizer can keep: momentum, moments, sums of gradients, averages.
 ARGUMENTS = {
     "learning_rate": keras.optimizers.schedules.CosineDecay(0.1, 12),
     "adam_learning_rate": keras.optimizers.schedules.ExponentialDecay(0.05, 4, 0.5),

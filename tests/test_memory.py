@@ -70,9 +70,9 @@ result |= {"alive": alive(), "variables": variables() - start}
 print(json.dumps(result))
 """
 
-# Largest growth seen: 1.2 MB; the leak below takes 20 MB in half as many cycles. Without
-# `clear_session` TensorFlow itself keeps 0.5 MB per cycle, with every optimizer, so
-# memory is measured where users clear it.
+# Largest growth seen: 1.2 MB; the leak below takes 20 MB in half as many cycles.
+# Without `clear_session` TensorFlow itself keeps 0.5 MB per cycle, with every
+# optimizer, so memory is measured where users clear it.
 GROWTH = 10e6
 
 

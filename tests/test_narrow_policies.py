@@ -1,4 +1,4 @@
-"""`fit` under float16, bfloat16 and mixed_float16: hidden matrices move, losses fall."""
+"""`fit` under float16, bfloat16 and mixed_float16: matrices move, losses fall."""
 
 import contextlib
 

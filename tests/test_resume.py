@@ -64,7 +64,7 @@ def uninterrupted(data):
     return everything(trained(new_model(), data))
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     """What ends a process in the middle of training."""
 
 
@@ -73,7 +73,7 @@ class Interrupt(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         if self.model.optimizer.iterations > STOP * 2:
-            raise Interruption
+            raise InterruptionError
 
 
 def test_backup_and_restore(data, tmp_path, uninterrupted):
@@ -82,7 +82,7 @@ def test_backup_and_restore(data, tmp_path, uninterrupted):
     def backup():
         return keras.callbacks.BackupAndRestore(tmp_path / "backup")
 
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         trained(new_model(), data, callbacks=[backup(), Interrupt()])
     again = trained(new_model(), data, callbacks=[backup()])
     assert_same(everything(again), uninterrupted)

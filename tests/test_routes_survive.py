@@ -15,7 +15,10 @@ from keras_muon import Muon
 X = np.linspace(-1, 1, 32, dtype="float32").reshape(4, 8)
 Y = np.ones((4, 4), "float32")
 # Against what the layers say, so that a table that was derived anew is seen.
-AGAINST = {".*first/kernel": "adamw", ".*head/kernel": {"in_axes": [0], "out_axes": [1]}}
+AGAINST = {
+    ".*first/kernel": "adamw",
+    ".*head/kernel": {"in_axes": [0], "out_axes": [1]},
+}
 RULES = ["adamw", "adamw", "muon", "adamw", "muon", "adamw"]
 
 
@@ -89,9 +92,10 @@ def test_copies_of_the_optimizer_alone(build):
     again = Muon.from_config(copy.deepcopy(optimizer.get_config()))
     again.build(model.trainable_variables)
     assert rules(again) == RULES
-    assert again.get_config()["routes"] == Muon.from_config(
-        again.get_config()
-    ).get_config()["routes"]
+    assert (
+        again.get_config()["routes"]
+        == Muon.from_config(again.get_config()).get_config()["routes"]
+    )
 
 
 def test_layers_frozen_after_for_model():
@@ -218,8 +222,9 @@ def test_a_process_without_keras_muon_refuses_the_file(against, tmp_path):
     """The error names the package; Keras' own Muon does not step in for ours."""
     against.save(tmp_path / "model.keras")
     config = json.dumps(keras.optimizers.serialize(against.optimizer))
+    path = tmp_path / "model.keras"
     process = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", STRANGER, tmp_path / "model.keras", config],
+        [sys.executable, "-W", "ignore", "-c", STRANGER, path, config],
         capture_output=True,
         text=True,
         check=False,
