@@ -128,11 +128,13 @@ def _draw(
     rows: Sequence[str],
     title: str,
 ) -> None:
-    shown = np.where(matrix > 0, matrix, np.nan)
-    image = axis.imshow(shown, norm=LogNorm(), cmap="viridis", aspect="auto")
+    shown = np.where(matrix > 0, matrix, np.nan)  # zero has no logarithm
+    norm = LogNorm(np.nanmin(shown), np.nanmax(shown))
+    image = axis.imshow(shown, norm=norm, cmap="viridis", aspect="auto")
     axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
     axis.set_yticks(range(len(rows)), rows)
     axis.set_title(title)
     for (i, j), value in np.ndenumerate(matrix):
-        axis.text(j, i, f"{value:.0e}", ha="center", va="center", color="w", fontsize=7)
+        color = "white" if value > 0 and norm(value) < 0.7 else "black"
+        axis.text(j, i, short(value), ha="center", va="center", color=color, size=7)
     axis.figure.colorbar(image, ax=axis)

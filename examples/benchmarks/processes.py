@@ -10,11 +10,13 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 # JAX computes in float64 only if told so. No framework may round the factors of float32
-# products to TF32, and TensorFlow need not greet.
+# products to TF32, none may take a whole GPU, and TensorFlow need not greet.
 ENVIRONMENT = {
     "JAX_ENABLE_X64": "1",
     "JAX_DEFAULT_MATMUL_PRECISION": "highest",
     "NVIDIA_TF32_OVERRIDE": "0",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
 WITHOUT_GPU = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}

@@ -89,13 +89,21 @@ def by_onnxruntime(folder: Path, before: Arrays, steps: int, device: str) -> Arr
     return runner.parameters
 
 
-def exported(width: int, layers: int, folder: Path):
-    """Return a compiled model with the common first values, and export its optimizer."""
+def exported(width: int, layers: int, folder: Path, **settings):
+    """Return a compiled model with the common first values, its optimizer exported.
+
+    Args:
+        width: Width of the model.
+        layers: Number of its blocks.
+        folder: Where the export goes.
+        **settings: Of the optimizer.
+    """
     from keras_muon import Muon
     from keras_muon.export import optimizer_step
 
     model = gpt(width, layers)
-    model.compile(Muon.for_model(model, learning_rate=LEARNING_RATE), "mse")
+    optimizer = Muon.for_model(model, learning_rate=LEARNING_RATE, **settings)
+    model.compile(optimizer, "mse")
     variables = model.trainable_variables
     values = start({v.path: tuple(v.shape) for v in variables})
     for variable in variables:
