@@ -3,10 +3,10 @@
     python examples/export_onnx.py
     python examples/export_onnx.py --backend torch --epochs 5 --folder digits_step
 
-First a single orthogonalization beside its graph. Then the optimizer of a Keras model is
-exported, and scikit-learn's digits are learned twice, from the same weights and batches:
-by Keras, and by ONNX Runtime alone, which computes the gradients with a small graph
-written by hand and moves the weights with the exported optimizer.
+First a single orthogonalization beside its graph. Then the optimizer of a Keras model
+is exported, and scikit-learn's digits are learned twice, from the same weights and
+batches: by Keras, and by ONNX Runtime alone, which computes the gradients with a small
+graph written by hand and moves the weights with the exported optimizer.
 """
 
 import argparse
@@ -58,8 +58,9 @@ from keras_muon.export import (  # noqa: E402
 
 console = Console()
 
+
 class Digits:
-    """Images of 8 x 8 points as vectors, a quarter of them to test, in fixed batches."""
+    """Images of 8 x 8 points as vectors, a quarter to test, in a fixed order."""
 
     def __init__(self) -> None:
         data = load_digits()
@@ -95,7 +96,7 @@ def build_model() -> keras.Model:
 
 
 def rate_of(epoch: int) -> float:
-    """Return a learning rate that falls linearly, to a tenth of it in the last epoch."""
+    """Return a learning rate that falls linearly, to a tenth in the last epoch."""
     return RATE * (1.0 - 0.9 * epoch / max(ARGUMENTS.epochs - 1, 1))
 
 

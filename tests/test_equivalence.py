@@ -79,7 +79,7 @@ def test_every_pair_agrees(report, dtype, case):
     assert (limit("float32", case) > 5e-6) == (case in NEARLY_EMPTY)
 
 
-@ALL_CASES
+@pytest.mark.parametrize("case", [case for case in CASES if case != "zero"])
 def test_the_limits_are_smaller_than_mistakes(case):
     """A first coefficient wrong in its fourth digit; factors rounded to float32."""
     x = inputs("float64")[case]
@@ -87,9 +87,6 @@ def test_the_limits_are_smaller_than_mistakes(case):
     a, b, c = JORDAN[0]
     wrong = polar_by_svd(x, ((a + 1e-3, b, c), *JORDAN[1:]))
     rounded = polar_by_svd(x, np.float32(JORDAN).astype("float64"))
-    if case == "zero":
-        assert not exact.any()
-        return
     assert np.abs(wrong - exact).max() > 2 * limit("float32", case)
     assert np.abs(rounded - exact).max() > 100 * limit("float64", case)
 

@@ -1,4 +1,4 @@
-"""Matrices that are hard on Newton-Schulz, each in its own way, and the exact answer."""
+"""Matrices that are hard on Newton-Schulz in different ways, and the exact answer."""
 
 from collections.abc import Sequence
 

@@ -37,7 +37,9 @@ def pairwise(results: Results, name: str) -> np.ndarray:
         A symmetric matrix in the order of `results`; not a number where one is not.
     """
     stack = np.stack([arrays[name].astype("float64") for arrays in results.values()])
-    return np.array([np.abs(stack - one).reshape(len(stack), -1).max(1) for one in stack])
+    with np.errstate(invalid="ignore"):  # infinity less infinity is not a number
+        differences = [np.abs(stack - one).reshape(len(stack), -1) for one in stack]
+    return np.array([difference.max(axis=1) for difference in differences])
 
 
 def worst(results: Results, names: Iterable[str]) -> np.ndarray:

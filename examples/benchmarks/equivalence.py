@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, module in lacking.items():
         console.print(f"[red]missing: {name}[/] ({module} is not installed)")
     names = [name for name in IMPLEMENTATIONS if name not in lacking]
-    if lacking and not options.allow_missing or not set(names) & set(BACKENDS):
+    if (lacking and not options.allow_missing) or not set(names) & set(BACKENDS):
         console.print("Install them; or pass --allow-missing if one backend is there.")
         return 1
     results = orthogonalized(names, options.schedules, options.device)

@@ -13,8 +13,8 @@ from implementations import key
 from rich.table import Table
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402
-from matplotlib.colors import LogNorm  # noqa: E402
+from matplotlib import pyplot
+from matplotlib.colors import LogNorm
 
 
 def regular(dtype: str, schedule: str) -> list[str]:
@@ -57,7 +57,10 @@ def by_case(results: Results, schedules: Sequence[str], dtype: str) -> np.ndarra
     """Return the largest difference of any pair: a row per case."""
     return np.array(
         [
-            [pairwise(results, key(dtype, schedule, case)).max() for schedule in schedules]
+            [
+                pairwise(results, key(dtype, schedule, case)).max()
+                for schedule in schedules
+            ]
             for case in CASES
         ]
     )
@@ -77,7 +80,9 @@ def save_heat_map(path: Path, results: Results, schedules: Sequence[str]) -> Non
     pyplot.close(figure)
 
 
-def save_json(path: Path, results: Results, schedules: Sequence[str], rest: dict) -> None:
+def save_json(
+    path: Path, results: Results, schedules: Sequence[str], rest: dict
+) -> None:
     """Write every difference of every pair.
 
     Args:

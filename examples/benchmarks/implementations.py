@@ -62,7 +62,7 @@ def by_svd(x: np.ndarray, schedule: Schedule) -> np.ndarray:
 
 IMPLEMENTATIONS: dict[str, Callable[[np.ndarray, Schedule], np.ndarray]] = {
     "svd": by_svd,
-    **{backend: by_keras for backend in BACKENDS},
+    **dict.fromkeys(BACKENDS, by_keras),
     "numpy": by_numpy,
     "reference": by_reference,
     "onnxruntime": by_onnxruntime,

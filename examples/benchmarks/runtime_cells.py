@@ -25,14 +25,14 @@ RATE, DECAY, MOMENTUM = 0.02, 0.1, 0.9
 
 # name: what is exported with which arguments, and the shape of its matrices
 LAYOUTS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
-    "static 2-D": ("newton_schulz", {"shape": (48, 96)}, (48, 96)),
+    "static": ("newton_schulz", {"shape": (48, 96)}, (48, 96)),
     "batched": ("newton_schulz", {"shape": (96, 48), "batch": 3}, (3, 96, 48)),
-    "dynamic If": (
+    "dynamic": (
         "newton_schulz",
         {"shape": ("rows", "columns"), "dynamic": True},
         (96, 48),
     ),
-    "whole step": (
+    "step": (
         "muon_step",
         {"shape": (48, 96), "schedule": "jordan", "momentum": MOMENTUM},
         (48, 96),

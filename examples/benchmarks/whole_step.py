@@ -3,7 +3,7 @@
 As a script it is the process of one backend, which `equivalence.py` starts; it moves
 the model with Keras and exports the optimizer before its first step:
 
-    python examples/benchmarks/whole_step.py jax FOLDER --steps 50 --width 256 --layers 4
+    python examples/benchmarks/whole_step.py jax FOLDER --steps 50 --width 64 --layers 2
 """
 
 import argparse
