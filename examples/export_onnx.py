@@ -83,8 +83,8 @@ def build_model() -> keras.Model:
     model = keras.Sequential(
         [
             keras.Input((64,)),
-            layers.Dense(HIDDEN, activation="relu", name="first"),
-            layers.Dense(HIDDEN, activation="relu", name="second"),
+            layers.Dense(HIDDEN, activation="tanh", name="first"),
+            layers.Dense(HIDDEN, activation="tanh", name="second"),
             layers.Dense(10, name="head"),
         ]
     )

@@ -25,11 +25,11 @@ classifier (
   float[{HIDDEN},{HIDDEN}] dw2, float[{HIDDEN}] db2,
   float[{HIDDEN},10] dw3, float[10] db3,
   float[n,10] logits
-) <float zero = {{0.0}}, int64[1] batch_axis = {{0}}> {{
+) <float one = {{1.0}}, int64[1] batch_axis = {{0}}> {{
   z1 = Gemm (images, w1, b1)
-  h1 = Relu (z1)
+  h1 = Tanh (z1)
   z2 = Gemm (h1, w2, b2)
-  h2 = Relu (z2)
+  h2 = Tanh (z2)
   logits = Gemm (h2, w3, b3)
   p = Softmax <axis = -1> (logits)
   difference = Sub (p, targets)
@@ -39,14 +39,14 @@ classifier (
   dw3 = Gemm <transA = 1> (h2, e3)
   db3 = ReduceSum <keepdims = 0> (e3, batch_axis)
   back2 = Gemm <transB = 1> (e3, w3)
-  active2 = Greater (z2, zero)
-  slope2 = Cast <to = 1> (active2)
+  square2 = Mul (h2, h2)
+  slope2 = Sub (one, square2)
   e2 = Mul (back2, slope2)
   dw2 = Gemm <transA = 1> (h1, e2)
   db2 = ReduceSum <keepdims = 0> (e2, batch_axis)
   back1 = Gemm <transB = 1> (e2, w2)
-  active1 = Greater (z1, zero)
-  slope1 = Cast <to = 1> (active1)
+  square1 = Mul (h1, h1)
+  slope1 = Sub (one, square1)
   e1 = Mul (back1, slope1)
   dw1 = Gemm <transA = 1> (images, e1)
   db1 = ReduceSum <keepdims = 0> (e1, batch_axis)

@@ -36,22 +36,22 @@ def run_example(path, *options):
 
 
 def test_onnxruntime_alone_learns_digits_as_well_as_keras(tmp_path, backend):
-    """Two epochs: 0.94 and 0.94; parameters differ by 1e-6, and without training by 1.
+    """Parameters differ by 1e-6; one test image of 449 may fall on either side.
 
-    One test image of 449 may fall on either side.
+    After 5 epochs 95% are recognized, before training 10%.
     """
     folder = tmp_path / "step"
     output = run_example(
-        "export_onnx.py", "--epochs=2", f"--backend={backend}", f"--folder={folder}"
+        "export_onnx.py", "--epochs=5", f"--backend={backend}", f"--folder={folder}"
     )
     by_keras, by_onnxruntime = (
         float(re.search(rf"{name}\D*([\d.]+)%", output).group(1))
         for name in (f"Keras on {backend}", "ONNX Runtime alone")
     )
-    assert by_keras > 85
+    assert by_keras > 90
     assert abs(by_keras - by_onnxruntime) <= 0.3
-    difference = re.search(r"differ by at most (\S+) after 44 steps", output).group(1)
-    assert float(difference) < 1e-4
+    difference = re.search(r"differ by at most (\S+) after 110 steps", output).group(1)
+    assert float(difference) < 2e-5
     assert (folder / "manifest.json").exists()
 
 
@@ -71,8 +71,8 @@ def test_the_gradients_of_the_classifier_are_those_of_its_loss(rng, monkeypatch)
 
     def loss(parameters):
         w1, b1, w2, b2, w3, b3 = (p.astype("float64") for p in parameters)
-        h = np.maximum(images @ w1 + b1, 0)
-        logits = np.maximum(h @ w2 + b2, 0) @ w3 + b3
+        h = np.tanh(images @ w1 + b1)
+        logits = np.tanh(h @ w2 + b2) @ w3 + b3
         logits -= logits.max(-1, keepdims=True)
         log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         return -log_p[np.arange(8), labels].mean()
@@ -163,8 +163,12 @@ def test_frameworks_take_turns(monkeypatch):
     monkeypatch.setattr(runtime_report, "SHAPES", ((32, 48), (2, 16, 16)))
     names = ("onnxruntime", "numpy", keras.backend.backend())
     monkeypatch.setattr(runtime_report, "FRAMEWORKS", names)
-    times = runtime_report.run_times("cpu", rounds=1)
+    times = runtime_report.run_times("cpu", rounds=2)
     assert times.keys() == {"32x48", "2x16x16"}
     for row in times.values():
         assert row.keys() == set(names)
-        assert all(1e-6 < seconds < 10 for seconds in row.values())
+        for turns in row.values():
+            assert len(turns) == 2
+            assert all(1e-6 < seconds < 10 for seconds in turns)
+    table = runtime_report.time_table(times, "cpu")
+    assert [column.header for column in table.columns][1:-2] == list(names)

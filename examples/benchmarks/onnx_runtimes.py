@@ -7,9 +7,9 @@
 Loads static, batched and dynamic graphs and a whole step, in float32 and float64, in
 the first and last operator versions, on every runtime that is installed, each in a
 process of its own, and compares with the SVD. Then times Newton-Schulz on ONNX Runtime
-against every backend of Keras, which take turns; on CUDA too, where there is a device.
-What is missing is shown as not measured. The exit code is 1 if a float32 graph is
-refused or wrong anywhere.
+against NumPy and every backend of Keras, which take turns; on CUDA, where there is a
+device, against JAX and PyTorch. What is missing is shown as not measured. The exit code
+is 1 if a float32 graph is refused or wrong anywhere.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from runtime_report import (
     run_times,
     time_table,
 )
+from turns import Times
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found = problems(cells)
     for problem in found:
         console.print(f"[red]{problem}[/]")
-    times: dict[str, dict[str, dict[str, float]]] = {}
+    times: dict[str, Times] = {}
     for device in ("cpu", "cuda"):
         if options.rounds and (device == "cpu" or has_cuda()):
             times[device] = run_times(device, options.rounds)

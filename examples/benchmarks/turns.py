@@ -12,8 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 from implementations import BACKENDS, graph_for
@@ -21,6 +21,8 @@ from numpy_ops import orthogonalize as orthogonalize_by_numpy
 from processes import FOLDER, environment
 
 from keras_muon.schedules import SCHEDULES
+
+Times = dict[str, dict[str, list[float]]]
 
 SCHEDULE = SCHEDULES["jordan"]
 FRAMEWORKS = ("onnxruntime", *BACKENDS, "numpy")
@@ -47,33 +49,42 @@ def prepared(name: str, x: np.ndarray, device: str) -> Callable[[], object]:
     return _by_keras(name, x, device)
 
 
-def medians(
-    names: Sequence[str], shape: Sequence[int], rounds: int, device: str
-) -> dict[str, float]:
-    """Return seconds per call by framework: medians over rounds that alternate.
+def timed(
+    names: Sequence[str], shapes: Sequence[Sequence[int]], rounds: int, device: str
+) -> Times:
+    """Return seconds per call in every round, by shape and framework.
 
     Args:
         names: Frameworks.
-        shape: Of the matrices.
-        rounds: Turns of each framework.
+        shapes: Of the matrices.
+        rounds: Turns of each framework for each shape.
         device: `"cpu"` or `"cuda"`.
     """
-    text = "x".join(map(str, shape))
-    times: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:
         workers = {n: stack.enter_context(_worker(n, device)) for n in names}
-        calls = {}
-        for name, worker in workers.items():
-            _turn(worker, text, 1)  # compiles
-            (seconds,) = _turn(worker, text, 1)
-            calls[name] = max(1, round(TURN / seconds))
-        for number in range(rounds):
-            first = number % len(names)
-            for name in [*names[first:], *names[:first]]:
-                time.sleep(PAUSE)
-                turn = _turn(workers[name], text, calls[name])
-                times[name].append(statistics.median(turn))
-    return {name: statistics.median(turns) for name, turns in times.items()}
+        return {
+            text: _rounds(workers, text, rounds)
+            for text in ("x".join(map(str, shape)) for shape in shapes)
+        }
+
+
+def _rounds(
+    workers: dict[str, subprocess.Popen], shape: str, rounds: int
+) -> dict[str, list[float]]:
+    """Let each worker have its turn in every round; another begins each time."""
+    names, calls = list(workers), {}
+    for name, worker in workers.items():
+        _turn(worker, shape, 1)  # compiles
+        (seconds,) = _turn(worker, shape, 1)
+        calls[name] = max(1, round(TURN / seconds))
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in [*names[first:], *names[:first]]:
+            time.sleep(PAUSE)
+            turn = _turn(workers[name], shape, calls[name])
+            times[name].append(statistics.median(turn))
+    return times
 
 
 def _by_onnxruntime(x: np.ndarray, device: str) -> Callable[[], object]:
@@ -114,9 +125,9 @@ def _by_keras(backend: str, x: np.ndarray, device: str) -> Callable[[], object]:
     return lambda: (compute(tensor), wait())
 
 
-@contextmanager
-def _worker(name: str, device: str) -> Iterator[subprocess.Popen]:
-    process = subprocess.Popen(
+def _worker(name: str, device: str) -> subprocess.Popen:
+    """Start a process; as a context it is told to end and waited for."""
+    return subprocess.Popen(
         [sys.executable, str(FOLDER / "turns.py"), name, device],
         env=environment(device),
         stdin=subprocess.PIPE,
@@ -124,11 +135,6 @@ def _worker(name: str, device: str) -> Iterator[subprocess.Popen]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    try:
-        yield process
-    finally:
-        process.stdin.close()
-        process.wait()
 
 
 def _turn(worker: subprocess.Popen, shape: str, calls: int) -> list[float]:
