@@ -45,7 +45,7 @@ MODULES = {
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "tract": "tract",
-    "onnxruntime cuda": "onnxruntime",
+    "cuda": "onnxruntime",
 }
 
 
@@ -84,7 +84,7 @@ RUNTIMES: dict[str, Callable[[Path, dict[str, np.ndarray]], np.ndarray]] = {
     "onnxruntime": by_onnxruntime,
     "openvino": by_openvino,
     "tract": by_tract,
-    "onnxruntime cuda": by_onnxruntime_on_cuda,
+    "cuda": by_onnxruntime_on_cuda,
 }
 
 

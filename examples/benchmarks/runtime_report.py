@@ -12,6 +12,7 @@ from runtime_cells import MODULES, RUNTIMES, TOLERANCES, write_graphs
 from turns import FRAMEWORKS, Times, timed
 
 NOT_MEASURED = "not measured"
+# What is timed on CUDA, where there is a device.
 ON_CUDA = ("onnxruntime", "jax", "torch")
 SHAPES = ((768, 768), (768, 3072), (12, 768, 768))
 # What ONNX Runtime may take of the fastest backend's time.
@@ -31,7 +32,7 @@ def run_cells() -> dict[str, dict[str, Any]]:
     """Return errors or refusals by runtime and graph; nothing for what is missing."""
     lacking = set(missing(MODULES, RUNTIMES))
     if not has_cuda():
-        lacking.add("onnxruntime cuda")
+        lacking.add("cuda")
     cells: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as room:
         folder = Path(room)
@@ -39,7 +40,7 @@ def run_cells() -> dict[str, dict[str, Any]]:
         for runtime in RUNTIMES:
             cells[runtime] = dict.fromkeys(names, NOT_MEASURED)
             if runtime not in lacking:
-                device = "auto" if runtime.endswith("cuda") else "cpu"
+                device = "auto" if runtime == "cuda" else "cpu"
                 run_worker("runtime_cells.py", runtime, folder, device=device)
                 answer = (folder / f"{runtime}.json").read_text(encoding="utf-8")
                 cells[runtime] |= json.loads(answer)
@@ -64,7 +65,8 @@ def problems(cells: dict[str, dict[str, Any]]) -> list[str]:
 
 def cell_table(cells: dict[str, dict[str, Any]]) -> Table:
     """Return a row per graph and a column per runtime; "-" is not measured."""
-    table = Table(title="largest error of an entry, by SVD", title_justify="left")
+    title = "largest error of an entry against the SVD; cuda is ONNX Runtime's"
+    table = Table(title=title, title_justify="left", pad_edge=False)
     for part in ("graph", "dtype", "opset"):
         table.add_column(part)
     for runtime in cells:
