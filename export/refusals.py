@@ -26,17 +26,23 @@ def muon_of(optimizer_or_model: Any) -> Optimizer:
         TypeError: If there is none, or it is another optimizer.
         ValueError: If it is not built.
     """
-    optimizer = getattr(optimizer_or_model, "optimizer", optimizer_or_model)
+    is_model = hasattr(optimizer_or_model, "compile")
+    missing = None if is_model else optimizer_or_model
+    optimizer = getattr(optimizer_or_model, "optimizer", missing)
     if optimizer is None:
         raise ValueError(
             "The model has no optimizer. Call model.compile(Muon(...), loss) first."
         )
     if not hasattr(optimizer, "routes"):
+        way_out = ""
+        if hasattr(optimizer, "inner_optimizer"):
+            way_out = (
+                "Graphs do not scale losses: divide the gradients by the loss scale "
+                "before the step, and export its inner_optimizer."
+            )
         raise TypeError(
             "`optimizer_or_model` must be a keras_muon.Muon, or a model that was "
-            f"compiled with one; received {type(optimizer).__name__}. A "
-            "LossScaleOptimizer around it is not expressed in graphs: divide the "
-            "gradients by the loss scale, and export its inner_optimizer."
+            f"compiled with one; received {type(optimizer).__name__}. {way_out}".strip()
         )
     if not optimizer.built:
         raise ValueError(

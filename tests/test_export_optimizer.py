@@ -39,8 +39,8 @@ def built(model, **arguments):
 
 
 def gradients_of(rng, parameters):
-    """{name: gradient}, with scales from tiny to large."""
-    scales = np.geomspace(1e-4, 10.0, len(parameters))
+    """{name: gradient}, at scales from 0.01 to 10."""
+    scales = np.geomspace(1e-2, 10.0, len(parameters))
     return {
         name: (scale * rng.standard_normal(value.shape)).astype(value.dtype)
         for scale, (name, value) in zip(scales, parameters.items(), strict=True)
@@ -70,7 +70,7 @@ def assert_equal_steps(rng, model, runner, rates, **given):
             kept_here = runner.state[name][kind]
             np.testing.assert_allclose(kept_here, kept, rtol=1e-5, atol=1e-5)
     moved = [np.abs(after[name] - before[name]).max() for name in before]
-    assert min(moved) > 1e3 * TOLERANCE
+    assert min(moved) > 100 * TOLERANCE
 
 
 SETTINGS = {
@@ -157,44 +157,36 @@ def test_equal_paths_are_numbered(rng, tmp_path):
 
 
 def test_views_with_batches_and_factors(rng, tmp_path):
-    """Experts, grouped convolutions and scalars; float64 beside float32."""
-    shapes = {
-        "experts": ((4, 6, 8), MatrixView((4, 6, 8), (1,), (2,), (0,))),
-        "groups": (
-            (3, 3, 2, 8),
-            MatrixView((3, 3, 2, 8), (0, 1, 2), (4,), (3,), (3, 3, 2, 4, 2)),
-        ),
-        "turned": ((8, 2, 3), MatrixView((8, 2, 3), (1, 2), (0,))),
-        "also_experts": ((6, 8), "muon"),
-        "scale": ((), "adamw"),
+    """Experts, grouped convolutions, an out axis in front, and a scalar."""
+    views = {
+        "experts": MatrixView((4, 6, 8), (1,), (2,), (0,)),
+        "groups": MatrixView((3, 3, 2, 8), (0, 1, 2), (4,), (3,), (3, 3, 2, 4, 2)),
+        "turned": MatrixView((8, 2, 3), (1, 2), (0,)),
     }
+    shapes = {name: view.shape for name, view in views.items()} | {"scale": ()}
     variables = [
         keras.Variable(rng.standard_normal(shape).astype("float32"), name=name)
-        for name, (shape, _) in shapes.items()
+        for name, shape in shapes.items()
     ]
-    optimizer = Muon(0.02, routes={name: route for name, (_, route) in shapes.items()})
+    optimizer = Muon(0.02, routes=views | {"scale": "adamw"})
     optimizer.build(variables)
     parameters, _ = variable_values(optimizer)
     folder = optimizer_step(optimizer, tmp_path / "step")
-    assert (
-        sorted(p.name for p in folder.glob("muon*"))
-        == [
-            "muon_4x18x2_float32.onnx",
-            "muon_5x6x8_float32.onnx",
-            "muon_6x8_float32.onnx",
-        ][: len(list(folder.glob("muon*")))]
-    )
+    # The four experts and the turned kernel share one run.
+    assert sorted(path.stem for path in folder.glob("*.onnx")) == [
+        "adamw_scalar_float32",
+        "muon_4x18x2_float32",
+        "muon_5x6x8_float32",
+    ]
     runner = StepRunner(folder, parameters, device="cpu", threads=1)
     for _ in range(5):
         gradients = gradients_of(rng, parameters)
         new = runner.step(gradients, 0.02)
         tensors = [keras.ops.convert_to_tensor(g) for g in gradients.values()]
         optimizer.apply(tensors, variables)
-    for name, variable in zip(new, variables, strict=False):
-        assert new[variable.path].shape == tuple(variable.shape), name
-        np.testing.assert_allclose(
-            new[variable.path], variable.numpy(), rtol=0, atol=TOLERANCE
-        )
+    for variable in variables:
+        expected = variable.numpy()
+        np.testing.assert_allclose(new[variable.path], expected, 0, TOLERANCE)
 
 
 def test_a_schedule_stays_with_the_caller(rng, tmp_path):

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 import pytest
+from oracle import polar_by_svd
 
+from keras_muon import SCHEDULES
 from keras_muon.export import adamw_step, extras, newton_schulz, run, serialized
 from keras_muon.export import sessions as sessions_module
 from keras_muon.export.sessions import chosen_device, session_for, usable_cpus
@@ -135,7 +137,7 @@ def test_sessions_do_not_spin_and_know_their_threads():
 
 
 def test_float64_keeps_its_factors(rng):
-    """The fusion that rounds factors to float32 is off: it is wrong by 1e-8 and more."""
+    """The fusion that rounds factors to float32 is off: it errs by 1e-8 and more."""
     x = rng.standard_normal((2, 16, 24))
     model = newton_schulz((16, 24), batch=2, dtype="float64")
     plain = onnxruntime.InferenceSession(
@@ -143,10 +145,6 @@ def test_float64_keeps_its_factors(rng):
     )
     (rounded,) = plain.run(None, {"update": x})
     exact = cpu(model, x)
-    from oracle import polar_by_svd
-
-    from keras_muon import SCHEDULES
-
     expected = polar_by_svd(x, SCHEDULES["jordan"].take())
     assert np.abs(exact - expected).max() < 1e-13
     assert np.abs(rounded - expected).max() > 1e-8

@@ -28,17 +28,18 @@ def run_python(code, *arguments, backend):
 REGISTERED = """
 print(keras.saving.get_registered_object("keras_muon>Muon") is keras_muon.Muon)
 print(any(type(finder).__module__.startswith("keras_muon") for finder in sys.meta_path))
-print(type(keras.__spec__.loader).__name__, "exec_module" in vars(keras.__spec__.loader))
+loader = keras.__spec__.loader
+print(type(loader).__name__, "exec_module" in vars(loader))
 """
 ORDERS = {
     "keras_first": "import sys, keras, keras_muon",
     "muon_first": "import sys, keras_muon, keras",
     "export_first": "import sys, keras_muon.export, keras, keras_muon",
-    "by_name": "import sys; from keras_muon import Muon; import keras, keras_muon",
-    "looked_up": "import sys, keras_muon, importlib.util as u\n"
-    "u.find_spec('keras')\nimport keras",
-    "twice": "import sys, keras_muon, importlib as i\n"
-    "i.reload(keras_muon)\nimport keras",
+    # A second hook, and a spec that nobody loads.
+    "reloaded": "import sys, keras_muon, importlib, importlib.util\n"
+    "importlib.reload(keras_muon)\n"
+    "importlib.util.find_spec('keras')\n"
+    "import keras",
 }
 
 
