@@ -1,0 +1,111 @@
+"""Everything that computes Newton-Schulz here, under one signature.
+
+As a script it is the process of one of them, which `equivalence.py` starts:
+
+    python examples/benchmarks/implementations.py jax INPUTS.npz OUTPUTS.npz
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+
+import numpy as np
+from cases import polar_by_svd
+from numpy_ops import orthogonalize as orthogonalize_by_numpy
+
+from keras_muon.schedules import SCHEDULES, Schedule
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+# What each needs to be installed. "svd" is the exact answer.
+MODULES = {
+    "svd": "numpy",
+    **{backend: backend for backend in BACKENDS},
+    "numpy": "numpy",
+    "reference": "onnx",
+    "onnxruntime": "onnxruntime",
+}
+
+
+def by_keras(x: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """`keras_muon.orthogonalize` on the backend that Keras runs on."""
+    import keras
+
+    from keras_muon import orthogonalize
+
+    return keras.ops.convert_to_numpy(orthogonalize(x, schedule=schedule))
+
+
+def by_numpy(x: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """The same iteration on NumPy arrays."""
+    return orthogonalize_by_numpy(x, schedule.take())
+
+
+def by_reference(x: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """The exported graph, read literally by the evaluator of the ONNX standard."""
+    from onnx.reference import ReferenceEvaluator
+
+    return ReferenceEvaluator(graph_for(x, schedule)).run(None, {"update": x})[0]
+
+
+def by_onnxruntime(x: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """The exported graph on ONNX Runtime."""
+    from keras_muon.export import run
+
+    return run(graph_for(x, schedule), x)
+
+
+def by_svd(x: np.ndarray, schedule: Schedule) -> np.ndarray:
+    """The exact answer, in float64."""
+    return polar_by_svd(x, schedule.take())
+
+
+IMPLEMENTATIONS: dict[str, Callable[[np.ndarray, Schedule], np.ndarray]] = {
+    "svd": by_svd,
+    **dict.fromkeys(BACKENDS, by_keras),
+    "numpy": by_numpy,
+    "reference": by_reference,
+    "onnxruntime": by_onnxruntime,
+}
+
+
+def graph_for(x: np.ndarray, schedule: Schedule):
+    """Return the graph for the shape and dtype of an array."""
+    from keras_muon.export import newton_schulz
+
+    *batch, fan_in, fan_out = x.shape
+    return newton_schulz(
+        (fan_in, fan_out),
+        batch=batch[0] if batch else None,
+        schedule=schedule,
+        dtype=x.dtype.name,
+    )
+
+
+def key(dtype: str, schedule: str, case: str) -> str:
+    """Return the name of a result in a file of results."""
+    return f"{dtype}/{schedule}/{case}"
+
+
+def main() -> None:
+    """Compute every case of a file of inputs, whose names are those of the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=IMPLEMENTATIONS)
+    parser.add_argument("inputs")
+    parser.add_argument("outputs")
+    arguments = parser.parse_args()
+    if arguments.name in BACKENDS:
+        # Keras reads it when it is imported, which happens below.
+        os.environ["KERAS_BACKEND"] = arguments.name
+    compute = IMPLEMENTATIONS[arguments.name]
+    results = {}
+    for name, x in np.load(arguments.inputs).items():
+        result = np.asarray(compute(x, SCHEDULES[name.split("/")[1]]))
+        if result.dtype != x.dtype and arguments.name != "svd":
+            raise TypeError(f"{name}: {result.dtype} came back as the result.")
+        results[name] = result
+    np.savez(arguments.outputs, **results)
+
+
+if __name__ == "__main__":
+    main()

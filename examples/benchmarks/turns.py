@@ -1,0 +1,170 @@
+"""Times of Newton-Schulz, each framework in a long-lived process that waits its turn.
+
+As a script it is such a process. It reads lines such as `768x3072 5` (a shape and a
+number of calls) and answers with the seconds of each call:
+
+    python examples/benchmarks/turns.py torch cpu
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import numpy as np
+from implementations import BACKENDS, graph_for
+from numpy_ops import orthogonalize as orthogonalize_by_numpy
+from processes import FOLDER, environment
+
+from keras_muon.schedules import SCHEDULES
+
+Times = dict[str, dict[str, list[float]]]
+
+SCHEDULE = SCHEDULES["jordan"]
+FRAMEWORKS = ("onnxruntime", *BACKENDS, "numpy")
+
+# Threads of some frameworks spin for 0.2 s after their work, to be ready for more.
+PAUSE = 0.3
+TURN = 0.3  # seconds that a turn should take
+ANSWER = "seconds:"
+
+
+def prepared(name: str, x: np.ndarray, device: str) -> Callable[[], object]:
+    """Return a function that orthogonalizes `x` once and waits for the result.
+
+    Args:
+        name: One of `FRAMEWORKS`.
+        x: Matrices, which are moved to the device once.
+        device: `"cpu"` or `"cuda"`.
+    """
+    if name == "numpy":
+        triples = SCHEDULE.take()
+        return lambda: orthogonalize_by_numpy(x, triples)
+    if name == "onnxruntime":
+        return _by_onnxruntime(x, device)
+    return _by_keras(name, x, device)
+
+
+def timed(
+    names: Sequence[str], shapes: Sequence[Sequence[int]], rounds: int, device: str
+) -> Times:
+    """Return seconds per call in every round, by shape and framework.
+
+    Args:
+        names: Frameworks.
+        shapes: Of the matrices.
+        rounds: Turns of each framework for each shape.
+        device: `"cpu"` or `"cuda"`.
+    """
+    with ExitStack() as stack:
+        workers = {n: stack.enter_context(_worker(n, device)) for n in names}
+        return {
+            text: _rounds(workers, text, rounds)
+            for text in ("x".join(map(str, shape)) for shape in shapes)
+        }
+
+
+def _rounds(
+    workers: dict[str, subprocess.Popen], shape: str, rounds: int
+) -> dict[str, list[float]]:
+    """Let each worker have its turn in every round; another begins each time."""
+    names, calls = list(workers), {}
+    for name, worker in workers.items():
+        _turn(worker, shape, 1)  # compiles
+        (seconds,) = _turn(worker, shape, 1)
+        calls[name] = max(1, round(TURN / seconds))
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in [*names[first:], *names[:first]]:
+            time.sleep(PAUSE)
+            turn = _turn(workers[name], shape, calls[name])
+            times[name].append(statistics.median(turn))
+    return times
+
+
+def _by_onnxruntime(x: np.ndarray, device: str) -> Callable[[], object]:
+    from keras_muon.export import run
+
+    model = graph_for(x, SCHEDULE)
+    given = x
+    if device == "cuda":
+        from onnxruntime import OrtValue
+
+        given = OrtValue.ortvalue_from_numpy(x, "cuda", 0)
+    return lambda: run(model, given, device=device)
+
+
+def _by_keras(backend: str, x: np.ndarray, device: str) -> Callable[[], object]:
+    os.environ["KERAS_BACKEND"] = backend
+    import keras
+
+    from keras_muon import orthogonalize
+
+    def compute(tensor):
+        return orthogonalize(tensor, schedule=SCHEDULE)
+
+    tensor = keras.ops.convert_to_tensor(x)
+    if backend == "jax":
+        import jax
+
+        compiled = jax.jit(compute)
+        return lambda: compiled(tensor).block_until_ready()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        compiled = tf.function(compute, jit_compile=True)
+        return lambda: (compiled(tensor), tf.test.experimental.sync_devices())
+    import torch
+
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    return lambda: (compute(tensor), wait())
+
+
+def _worker(name: str, device: str) -> subprocess.Popen:
+    """Start a process; as a context it is told to end and waited for."""
+    return subprocess.Popen(
+        [sys.executable, str(FOLDER / "turns.py"), name, device],
+        env=environment(device),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def _turn(worker: subprocess.Popen, shape: str, calls: int) -> list[float]:
+    worker.stdin.write(f"{shape} {calls}\n")
+    worker.stdin.flush()
+    for line in worker.stdout:
+        if line.startswith(ANSWER):
+            return [float(x) for x in line.removeprefix(ANSWER).split()]
+    raise RuntimeError(f"{' '.join(worker.args[2:])} ended with {worker.wait()}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", choices=FRAMEWORKS)
+    parser.add_argument("device", choices=("cpu", "cuda"))
+    arguments = parser.parse_args()
+    functions: dict[str, Callable[[], object]] = {}
+    for line in sys.stdin:
+        text, calls = line.split()
+        if text not in functions:
+            shape = [int(extent) for extent in text.split("x")]
+            x = np.random.default_rng(0).standard_normal(shape).astype("float32")
+            functions[text] = prepared(arguments.name, x, arguments.device)
+        seconds = []
+        for _ in range(int(calls)):
+            start = time.perf_counter()
+            functions[text]()
+            seconds.append(time.perf_counter() - start)
+        print(ANSWER, *seconds, flush=True)
+
+
+if __name__ == "__main__":
+    main()
