@@ -33,11 +33,9 @@ ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def test_the_environment_holds_the_backends_that_it_promises(backend):
-    """tox installs exactly these; elsewhere there may be more."""
+    """There may be more: keras-hub brings TensorFlow along."""
     installed = {name for name in BACKENDS if importlib.util.find_spec(name)}
     assert installed >= PROMISED[backend]
-    if "TOX_ENV_NAME" in os.environ:
-        assert installed == PROMISED[backend]
 
 
 @pytest.fixture(scope="module")
