@@ -118,6 +118,23 @@ def test_control_flow_is_one_if_on_the_orientation():
         assert "If" not in operators(MODELS[name]())
 
 
+def test_each_branch_multiplies_on_the_side_that_its_condition_found_short():
+    """The wrong side gives the same numbers at many times the cost."""
+    nodes = {
+        node.op_type if node.op_type != "Shape" else node.name: node
+        for node in newton_schulz(("m", "n"), dynamic=True).graph.node
+    }
+    extents = ["orientation/fan_in", "orientation/fan_out"]
+    assert list(nodes["LessOrEqual"].input) == extents
+    for name, start in zip(extents, (-2, -1), strict=True):
+        assert {a.name: a.i for a in nodes[name].attribute}["start"] == start
+    branches = {a.name: a.g for a in nodes["If"].attribute}
+    for branch, transposed in (("then_branch", "transB"), ("else_branch", "transA")):
+        grams = [n for n in branches[branch].node if n.name.endswith("/gram")]
+        assert len(grams) == 5
+        assert {a.name for gram in grams for a in gram.attribute} == {transposed}
+
+
 def test_names_say_step_and_role():
     names = [node.name for node in newton_schulz((8, 4), steps=2).graph.node]
     assert names[-6:] == [
