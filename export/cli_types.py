@@ -80,12 +80,11 @@ def parsed_schedule(text: str) -> str | Schedule:
             "schedule", text, SCHEDULES, "For your own, write 'a,b,c;a,b,c'."
         )
     try:
-        triples = [[float(x) for x in row.split(",")] for row in text.split(";")]
+        rows = [row.split(",") for row in text.split(";")]
+        triples = tuple((float(a), float(b), float(c)) for a, b, c in rows)
     except ValueError:
-        triples = []
-    if not triples or any(len(row) != 3 for row in triples):
         raise ValueError(
             "`schedule` must be a name or triples of numbers, 'a,b,c;a,b,c'; received "
             f"{text!r}."
-        )
-    return Schedule(tuple(tuple(row) for row in triples), tail="repeat")  # type: ignore[arg-type]
+        ) from None
+    return Schedule(triples, tail="repeat")

@@ -43,8 +43,9 @@ def result_checks(
         if reason:
             rows.append(Check(name, None, reason))
             continue
-        compare = functools.partial(_compared, name, compute, model, oracle)
-        rows.append(guarded(name, lambda c=compare: c(_bound(specification))))
+        bound = functools.partial(_bound, specification)
+        compare = functools.partial(_compared, name, compute, model, oracle, bound)
+        rows.append(guarded(name, compare))
     return rows
 
 
@@ -86,9 +87,9 @@ def _compared(
     compute: Callable[[onnx.ModelProto, Arrays], Sequence[np.ndarray]],
     model: onnx.ModelProto,
     oracle: Callable[[], list[tuple[Arrays, list[np.ndarray]]]],
-    bound: float,
+    largest: Callable[[], float],
 ) -> Check:
-    cases = oracle()
+    cases, bound = oracle(), largest()
     errors = [
         relative_error(result, wanted)
         for inputs, expected in cases
