@@ -120,7 +120,9 @@ def _node_cost(node: onnx.NodeProto, known: Tensors) -> tuple[int, int]:
     branches = _branches(node)
     if branches:
         return min(_cost_of(branch, known) for branch in branches)
-    names = [*dict.fromkeys(filter(None, node.input)), *node.output]
+    # A shape is known without its tensor.
+    read = [] if node.op_type == "Shape" else filter(None, node.input)
+    names = [*dict.fromkeys(read), *node.output]
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"The shape of {unknown[0]!r} in the graph is not known.")

@@ -26,7 +26,7 @@ def print_checks(title: str, checks: Sequence[Check], stream: TextIO) -> None:
         checks: The rows.
         stream: Where to.
     """
-    table = Table(title=Text(title), title_justify="left")
+    table = Table()
     table.add_column("check", no_wrap=True)
     table.add_column("result", no_wrap=True)
     table.add_column("error", justify="right", no_wrap=True)
@@ -42,7 +42,7 @@ def print_checks(title: str, checks: Sequence[Check], stream: TextIO) -> None:
             Text(check.detail),
         )
         table.add_row(*cells)
-    _print(table, stream)
+    _print(title, table, stream)
 
 
 def print_facts(
@@ -55,7 +55,7 @@ def print_facts(
         facts: The rows, those of a topic together.
         stream: Where to.
     """
-    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table = Table(show_header=False)
     table.add_column("topic", no_wrap=True, style="bold")
     table.add_column("name", overflow="fold")
     table.add_column("value", overflow="fold")
@@ -65,7 +65,7 @@ def print_facts(
             table.add_section()
         table.add_row(Text("" if topic == before else topic), Text(name), Text(value))
         before = topic
-    _print(table, stream)
+    _print(title, table, stream)
 
 
 def print_json(
@@ -96,6 +96,8 @@ def _plain(error: float | None) -> float | str | None:
     return error if error is None or math.isfinite(error) else str(error)
 
 
-def _print(table: Table, stream: TextIO) -> None:
+def _print(title: str, table: Table, stream: TextIO) -> None:
+    # Not the table's own title, which would be broken at the table's width.
+    print(title, file=stream)
     width = None if stream.isatty() else WIDTH_OF_FILES
     Console(file=stream, width=width).print(table)
