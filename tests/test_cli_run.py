@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import onnx
 import pytest
 from cli_runs import exported, exported_step, refused
 from oracle import polar_by_svd
@@ -35,11 +36,9 @@ def test_a_graph_runs_on_files(tmp_path, x):
 
 def test_a_step_takes_numbers_for_scalars_and_writes_all_outputs(tmp_path, x):
     path = str(exported_step(tmp_path))
-    names = [
-        saved(tmp_path / f"{n}.npy", v) for n, v in {"w": x, "zero": 0 * x}.items()
-    ]
+    weight, zero = saved(tmp_path / "w.npy", x), saved(tmp_path / "zero.npy", 0 * x)
     outs = [str(tmp_path / "w1.npy"), str(tmp_path / "m1.npy")]
-    arrays = [names[0], names[1], names[1], "0.5", "0.25"]
+    arrays = [weight, zero, zero, "0.5", "0.25"]
     assert main(["run", path, *arrays, "--out", *outs]) == 0
     # A zero gradient leaves only the decay.
     np.testing.assert_array_equal(np.load(outs[0]), x * np.float32(0.875))
@@ -137,10 +136,9 @@ def test_wrong_models_are_refused(capsys, tmp_path, x):
     path.write_text("Dear diary")
     assert "is no ONNX model" in refused(capsys, *words)
     # An opset that no released runtime has.
-    path.write_bytes(
-        content.replace(b"\x42\x04\x0a\x00\x10\x12", b"\x42\x04\x0a\x00\x10\x63")
-    )
-    assert path.read_bytes() != content
+    model = onnx.load_model_from_string(content)
+    model.opset_import[0].version = 99
+    path.write_bytes(model.SerializeToString())
     assert "ONNX Runtime refuses the file" in refused(capsys, *words)
     path.unlink()
     assert "There is no file" in refused(capsys, *words)
