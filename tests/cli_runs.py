@@ -36,3 +36,18 @@ def answered(capsys, *words, code=0):
     printed = capsys.readouterr()
     assert printed.err == ""
     return json.loads(printed.out)
+
+
+def verdict_on(capsys, path, code=1):
+    """(verdict, reason, rows by name) of a file."""
+    answer = answered(capsys, "verify", path, code=code)
+    return answer["verdict"], answer["reason"], {r["name"]: r for r in answer["checks"]}
+
+
+def altered(tmp_path, change, build=lambda: newton_schulz((8, 4))):
+    """The path of a file whose model was changed."""
+    model = build()
+    change(model)
+    path = tmp_path / "altered.onnx"
+    path.write_bytes(serialized(model))
+    return path
