@@ -127,7 +127,12 @@ def _checked(session: Session, arrays: Sequence[Any], ort_value: Any) -> dict[st
 
 
 def _as_array(entry: Any, array: Any) -> np.ndarray:
-    wanted = DTYPES[entry.type]
+    wanted = DTYPES.get(entry.type)
+    if wanted is None:
+        raise ValueError(
+            f"Input {entry.name!r} is a {entry.type}, as no graph of this package "
+            "has. Feed it to an onnxruntime.InferenceSession."
+        )
     if isinstance(array, (int, float)):
         array = np.asarray(array, wanted)
     array = np.asarray(array)
@@ -137,7 +142,7 @@ def _as_array(entry: Any, array: Any) -> np.ndarray:
 
 
 def _wrong_dtype(entry: Any, received: object) -> ValueError:
-    wanted = DTYPES[entry.type]
+    wanted = DTYPES.get(entry.type, entry.type)
     return ValueError(
         f"Input {entry.name!r} has dtype {wanted}; received {received}. Cast it "
         f"(array.astype({wanted!r})), or export the graph with another `dtype`."

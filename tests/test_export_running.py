@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from oracle import polar_by_svd
@@ -102,6 +103,15 @@ def test_wrong_models_are_refused(x, tmp_path):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"broken\.onnx' is no ONNX model"):
             cpu(path, x)
+
+
+def test_inputs_that_no_graph_of_ours_has_are_refused():
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]>
+        g (int32[2] x) => (int32[2] y) { y = Identity(x) }"""
+    )
+    with pytest.raises(ValueError, match=r"'x' is a tensor\(int32\), as no graph"):
+        cpu(model, np.ones(2, "int32"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,94 @@
+"""`keras-muon`: export, verify, inspect and run ONNX files of this package."""
+
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from keras_muon.export.cli_options import OPTIONS, flag_of
+from keras_muon.export.cli_parser import PROGRAM, parser
+
+GOOD, FAILED, BAD_INPUT, MISSING_EXTRA = 0, 1, 2, 3
+# What shells report for a process that Ctrl-C or a closed pipe ended.
+INTERRUPTED, PIPE_CLOSED = 130, 141
+
+# The module of each command, imported when it is given: all but the grammar needs onnx.
+COMMANDS = {
+    "export": "cli_export",
+    "verify": "cli_verify",
+    "inspect": "cli_inspect",
+    "run": "cli_run",
+}
+# Names that messages of the library use and that are options here.
+OPTION_NAMES = {*OPTIONS, "device", "extent", "tf32", "threads"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: The arguments. None takes those of the process.
+
+    Returns:
+        The exit code: 0 good, 1 a check failed, 2 usage or bad input, 3 a missing
+        extra.
+
+    Example:
+        >>> main(["verify"])  # and one line to standard error
+        2
+    """
+    try:
+        code = _command(argv)
+        sys.stdout.flush()
+        return code
+    except SystemExit:  # after --help and --version
+        return GOOD
+    except KeyboardInterrupt:
+        return _refused("interrupted.", INTERRUPTED)
+    except BrokenPipeError:
+        # Python would complain once more when it closes standard output.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    except ImportError as error:
+        return _refused(str(error), MISSING_EXTRA)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        return _refused(str(error), BAD_INPUT)
+    except MemoryError as error:
+        return _refused(f"Not enough memory: {error}", BAD_INPUT)
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    arguments = parser().parse_args(argv)
+    # Importing the package's public names asks for onnx, and says how to get it.
+    importlib.import_module("keras_muon.export.extras").require_onnx()
+    name = COMMANDS[arguments.command]
+    command = importlib.import_module(f"keras_muon.export.{name}").command
+    return FAILED if command(arguments) is False else GOOD
+
+
+def _refused(message: str, code: int) -> int:
+    line = " ".join(in_options(message).split())
+    print(f"{PROGRAM}: error: {line}", file=sys.stderr)
+    return code
+
+
+def in_options(message: str) -> str:
+    """Return a message of the library in the words of the command line.
+
+    Args:
+        message: With arguments as in Python: `dynamic`, dynamic=True, dtype='float32'.
+
+    Returns:
+        The same with --dynamic and --dtype float32.
+
+    Example:
+        >>> in_options("`shape` has names. Pass dynamic=True.")
+        '--shape has names. Pass --dynamic.'
+    """
+    names = "|".join(OPTION_NAMES)
+    message = re.sub(rf"`({names})`", lambda m: flag_of(m[1]), message)
+    message = re.sub(rf"\b({names})=True", lambda m: flag_of(m[1]), message)
+    return re.sub(
+        rf"\b({names})='([^']*)'", lambda m: f"{flag_of(m[1])} {m[2]}", message
+    )

@@ -1,0 +1,88 @@
+"""`keras-muon run`: a graph on arrays of NumPy's files."""
+
+import argparse
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_muon.export.extras import require_onnxruntime
+from keras_muon.export.reading import read_model
+from keras_muon.export.running import run
+from keras_muon.export.target import check_target, place, staging
+
+
+def command(arguments: argparse.Namespace) -> bool:
+    """Run a graph and write its outputs.
+
+    Args:
+        arguments: As parsed.
+
+    Returns:
+        True.
+    """
+    require_onnxruntime()
+    model, _ = read_model(arguments.file)
+    outputs = [value.name for value in model.graph.output]
+    targets = [Path(name) for name in arguments.out]
+    _check_targets(targets, outputs, force=arguments.force)
+    results = _results(model, arguments)
+    for target, result in zip(targets, results, strict=True):
+        _write(target, result, force=arguments.force)
+    return True
+
+
+def _check_targets(targets: list[Path], outputs: list[str], *, force: bool) -> None:
+    if len(targets) != len(outputs) or len(set(targets)) != len(targets):
+        names = ", ".join(map(repr, outputs))
+        raise ValueError(
+            f"--out needs a file of its own for each of the {len(outputs)} outputs "
+            f"({names}); received {len(targets)}: {', '.join(map(str, targets))}."
+        )
+    for target in targets:
+        check_target(target, force=force)
+
+
+def _results(model: Any, arguments: argparse.Namespace) -> tuple:
+    try:
+        results = run(
+            model,
+            *[_loaded(text) for text in arguments.inputs],
+            device=arguments.device,
+            tf32=arguments.tf32,
+            threads=arguments.threads,
+        )
+    except Exception as error:
+        # Its exceptions share no base class but Exception.
+        if type(error).__module__.startswith("onnxruntime"):
+            raise ValueError(f"ONNX Runtime refuses the file: {error}") from error
+        raise
+    return results if isinstance(results, tuple) else (results,)
+
+
+def _loaded(text: str) -> Any:
+    """A number, or the array of a file."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    if not Path(text).is_file():
+        raise FileNotFoundError(f"There is no file {text!r}.")
+    try:
+        array = np.load(text, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{text!r} is no .npy file of numbers: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{text!r} holds several arrays. Save one as a .npy file.")
+    return array
+
+
+def _write(target: Path, array: np.ndarray, *, force: bool) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    with staging(target) as room:
+        file = room / "array"
+        file.write_bytes(buffer.getvalue())
+        place(file, target, force=force)

@@ -1,0 +1,149 @@
+"""keras-muon inspect, and the cost of a run against numbers counted by hand."""
+
+import onnx
+import pytest
+from cli_runs import answered, exported, refused
+
+from keras_muon.export import adamw_step, newton_schulz, serialized
+from keras_muon.export.cli import main
+from keras_muon.export.cost import cost
+
+M, N = 768, 3072
+# A step of Jordan's iteration on 768 x 3072: A = X X^T, b A + c A A, and the product
+# with X. Normalization: |X|, its maximum, division, squares, sums of rows and division,
+# once per entry each; the sum over rows; and two guards and a root.
+STEP = 2 * M * M * N + 2 * M * M * M + 2 * M * M * N
+NORMALIZATION = 6 * M * N + M + 3
+# Bytes in float32: what each node reads and writes. Axes are 8 bytes each.
+MATRIX, GRAM, NUMBER = 4 * M * N, 4 * M * M, 4
+STEP_BYTES = (MATRIX + GRAM) + (GRAM + GRAM) + (GRAM + MATRIX + MATRIX)
+NORMALIZATION_BYTES = (
+    2 * MATRIX  # |X|
+    + (MATRIX + 16 + NUMBER)  # maximum, with two axes
+    + 3 * NUMBER  # guard
+    + (2 * MATRIX + NUMBER)  # division
+    + 2 * MATRIX  # squares
+    + (MATRIX + 8 + 4 * M)  # sums of rows
+    + (4 * M + 8 + NUMBER)  # their sum
+    + 2 * NUMBER  # root
+    + 3 * NUMBER  # guard
+    + (2 * MATRIX + NUMBER)  # division
+)
+
+
+def test_jordan_on_768x3072_costs_what_a_hand_counts():
+    counted = cost(newton_schulz((M, N), schedule="jordan"))
+    assert counted.flops == 5 * STEP + NORMALIZATION == 40_782_791_427
+    assert counted.bytes_moved == 5 * STEP_BYTES + NORMALIZATION_BYTES
+    assert counted.bytes_in_and_out == 2 * MATRIX
+
+
+def test_the_long_side_costs_more_and_a_tall_matrix_does_not():
+    wide, tall = cost(newton_schulz((M, N))), cost(newton_schulz((N, M)))
+    # There are more rows to sum.
+    assert tall.flops - wide.flops == N - M
+    assert tall.bytes_moved - wide.bytes_moved == 2 * 4 * (N - M)
+    long_side = 2 * N * N * M + 2 * N**3 + 2 * N * N * M
+    counted = cost(newton_schulz((M, N), side="out"))
+    assert counted.flops == 5 * long_side + NORMALIZATION
+
+
+def test_open_extents_cost_what_the_branch_taken_costs():
+    """Beside them two numbers of 8 bytes are written, read and compared."""
+    model = newton_schulz(("m", "n"), dynamic=True)
+    for shape in ((M, N), (N, M)):
+        fixed, counted = (
+            cost(newton_schulz(shape)),
+            cost(model, dict(zip("mn", shape, strict=True))),
+        )
+        assert counted.flops == fixed.flops + 1
+        assert counted.bytes_moved == fixed.bytes_moved + 16 + 17
+    with pytest.raises(ValueError, match=r"leaves the extents \['n'\] open"):
+        cost(model, {"m": 8})
+
+
+def test_stacks_and_double_precision():
+    """MatMul of a stack; scaling and adding are nodes of their own there."""
+    extra = 3 * M * M + 2 * M * N  # c A A, b A, their sum; a X, and its sum
+    counted = cost(newton_schulz((M, N), batch=4))
+    assert counted.flops == 4 * (5 * (STEP + extra) + NORMALIZATION)
+    double = cost(newton_schulz((M, N), dtype="float64"))
+    assert double.bytes_in_and_out == 2 * 2 * MATRIX
+
+
+def test_adamw_counts_entries():
+    small, large = (cost(adamw_step((size,))) for size in (100, 1100))
+    # 15 operations per entry, and the same scalars.
+    assert (large.flops - small.flops) % 1000 == 0
+    # Four tensors in, three out.
+    assert large.bytes_in_and_out - small.bytes_in_and_out == 7 * 4 * 1000
+
+
+def foreign(tmp_path):
+    """A file of someone else: an operator that is not counted, an open batch."""
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18, "ai.onnx.ml": 3]>
+        g (float[b, 4] x, int64[2] i) => (float[b, 4] y) { y = Softmax(x) }"""
+    )
+    path = tmp_path / "foreign.onnx"
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_json_names_everything(capsys, tmp_path):
+    path = exported(tmp_path, steps=2, batch="k")
+    answer = answered(capsys, "inspect", path, "--extent", "k=3")
+    port = {"dtype": "float32", "shape": ["k", 8, 4]}
+    assert answer["inputs"] == [{"name": "update", **port}]
+    assert answer["outputs"] == [{"name": "polar_factor", **port}]
+    assert (answer["opsets"], answer["ir_version"]) == ({"": 18}, 8)
+    assert answer["operators"]["MatMul"] == 6
+    assert answer["specification"]["steps"] == 2
+    assert answer["bytes"] == path.stat().st_size
+    model = newton_schulz((8, 4), steps=2, batch=3)
+    assert answer["cost"]["flops"] == cost(model).flops
+    moved = answer["cost"]["bytes_moved"]
+    assert answer["cost"]["flops_per_byte"] == round(cost(model).flops / moved, 2)
+
+
+def test_operators_inside_branches_are_counted(capsys, tmp_path):
+    path = tmp_path / "open.onnx"
+    path.write_bytes(serialized(newton_schulz(("m", "n"), dynamic=True)))
+    assert answered(capsys, "inspect", path)["operators"]["Gemm"] == 2 * 15
+
+
+def test_the_table_shows_what_the_json_holds(capsys, tmp_path):
+    path = exported(tmp_path)
+    assert main(["inspect", str(path)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("keras_muon", "8 x 4", "float32", "Gemm", "jordan", "flops", "opset"):
+        assert words in printed
+    flops = answered(capsys, "inspect", path)["cost"]["flops"]
+    assert f"{flops:,}" in printed
+
+
+def test_open_and_unknown_costs_are_not_numbers(capsys, tmp_path):
+    answer = answered(capsys, "inspect", exported(tmp_path, batch="k"))
+    assert "['k'] open" in answer["cost"]["unknown"]
+    assert "--extent NAME=N" in answer["cost"]["unknown"]
+    path = foreign(tmp_path)
+    answer = answered(capsys, "inspect", path, "--extent", "b=2")
+    assert "'Softmax' is not known" in answer["cost"]["unknown"]
+    assert "was not made by" in answer["specification"]["missing"]
+    assert answer["producer"] == ""
+    assert main(["inspect", str(path)]) == 0
+    assert "ai.onnx.ml" in capsys.readouterr().out
+
+
+def test_bad_input_is_refused(capsys, tmp_path):
+    path = exported(tmp_path, batch="k")
+    for extent in ("k", "k=0", "k=-1", "k=two", "=3"):
+        line = refused(capsys, "inspect", path, f"--extent={extent}")
+        assert "--extent must be a name and a whole number" in line
+    line = refused(capsys, "inspect", path, "--extent", "m=3")
+    assert "leaves no extent 'm' open. Open: ['k']" in line
+    assert "no file" in refused(capsys, "inspect", tmp_path / "none.onnx")
+    path.write_bytes(path.read_bytes()[:99])
+    assert "is the beginning of an ONNX file" in refused(capsys, "inspect", path)
+    path.write_text("Dear diary")
+    assert "is no ONNX model" in refused(capsys, "inspect", path)
