@@ -53,9 +53,10 @@ def report(hidden, tmp_path_factory):
     folder = tmp_path_factory.mktemp("equivalence")
     sizes = [f"--{name}={value}" for name, value in SIZES.items()]
     options = ["--schedules", "jordan", f"--folder={folder}", "--allow-missing"]
-    assert equivalence.main([*options, *sizes]) == 0
+    code = equivalence.main([*options, *sizes])
     assert (folder / "equivalence.png").stat().st_size > 10_000
-    return json.loads((folder / "equivalence.json").read_text())
+    content = json.loads((folder / "equivalence.json").read_text())
+    return content | {"exit code": code}
 
 
 def test_all_that_is_promised_was_compared(backend, report):
@@ -66,6 +67,11 @@ def test_all_that_is_promised_was_compared(backend, report):
     assert {len(entry) for entry in report["newton_schulz"].values()} == {pairs}
     compared = {f"{dtype}/jordan/{case}" for dtype in DTYPES for case in CASES}
     assert report["newton_schulz"].keys() == compared
+
+
+def test_the_command_finds_no_problem(report):
+    assert report["problems"] == []
+    assert report["exit code"] == 0
 
 
 @ALL_DTYPES
