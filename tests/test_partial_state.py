@@ -34,7 +34,7 @@ def new_model(frozen=(), width=8):
 
 def trained(optimizer, frozen=()):
     model = new_model(frozen)
-    model.compile(optimizer, "mse", jit_compile=False)
+    model.compile(optimizer, "mse", run_eagerly=True)
     model.fit(X, Y, verbose=0)
     return model
 
@@ -42,7 +42,7 @@ def trained(optimizer, frozen=()):
 def fresh(optimizer, frozen=()):
     """A model that took no step, with a built optimizer, as the README asks for."""
     model = new_model(frozen)
-    model.compile(optimizer, "mse", jit_compile=False)
+    model.compile(optimizer, "mse", run_eagerly=True)
     model.optimizer.build(model.trainable_variables)
     return model
 

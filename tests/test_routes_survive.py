@@ -30,7 +30,7 @@ def new_model():
 
 
 def compiled(model, optimizer):
-    model.compile(optimizer, "mse", jit_compile=False)
+    model.compile(optimizer, "mse", run_eagerly=True)
     return model
 
 
