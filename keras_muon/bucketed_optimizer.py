@@ -67,12 +67,16 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             variables = self._trainable_variables
         return super().apply(prepared(list(grads), variables), trainable_variables)
 
-    def stateless_apply(
-        self, optimizer_variables: Any, grads: Any, trainable_variables: Any
-    ) -> Any:
-        """Apply gradients to values, on JAX; refuse those of another model."""
-        refuse_another_model(self, self._trainable_variables)
-        return super().stateless_apply(optimizer_variables, grads, trainable_variables)
+    @property
+    def variables(self) -> list[Variable]:
+        """The optimizer's own variables.
+
+        On JAX a model reads them before it takes their values out to train with. That
+        is the last moment to refuse a model that they do not belong to without loss.
+        """
+        if self.built and keras.backend.backend() == "jax":
+            refuse_another_model(self, self._trainable_variables)
+        return super().variables
 
     def add_variable_from_reference(
         self, reference_variable: Variable, name: Any = None, initializer: Any = "zeros"

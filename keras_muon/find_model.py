@@ -58,12 +58,19 @@ def refuse_another_model(optimizer: Any, variables: Sequence[Any]) -> None:
     try:
         while frame is not None:
             model: Any = frame.f_locals.get("self")
-            if issubclass(type(model), keras.Model) and model.optimizer is optimizer:
+            if issubclass(type(model), keras.Model) and _trains(model, optimizer):
                 _require_owner(model, variables)
                 return
             frame = frame.f_back
     finally:
         del frame
+
+
+def _trains(model: Any, optimizer: Any) -> bool:
+    compiled = getattr(model, "optimizer", None)
+    # A LossScaleOptimizer stands around the one that the user gave.
+    inner = getattr(compiled, "inner_optimizer", None)
+    return optimizer is compiled or optimizer is inner
 
 
 def _require_owner(model: Any, variables: Sequence[Any]) -> None:
