@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from keras_muon.admissible import Triple
 from keras_muon.messages import require_count, require_flag, unknown_name
+from keras_muon.schedules import Schedule
 
 # What ONNX Runtime computes on every processor. On CPUs it has no bfloat16 arithmetic,
 # and it replaces float16 by float32 without a word, so neither would be what it says.
@@ -14,6 +16,9 @@ EMULATED = ("bfloat16", "float16")
 # ONNX Runtime (1.31.1) loads.
 OPSETS = range(18, 27)
 DEFAULT_OPSET = 18
+
+# Far beyond convergence, and still a small file.
+MOST_STEPS = 1000
 
 SIDES = ("auto", "in", "out")
 
@@ -40,7 +45,7 @@ class GraphShape(NamedTuple):
 
 
 def checked_shape(
-    shape: object, batch: object = None, dynamic: object = False
+    shape: object, batch: object = None, dynamic: bool | None = None
 ) -> GraphShape:
     """Return the extents of a graph, or refuse them by name.
 
@@ -48,7 +53,7 @@ def checked_shape(
         shape: Two extents, in and out; with `dynamic` names of unknown extents too.
         batch: Number of matrices, the name of an unknown number, or None for a graph
             of one matrix without a batch axis.
-        dynamic: Whether names are allowed in `shape`.
+        dynamic: Whether names are allowed in `shape`; None if they never are.
 
     Returns:
         The extents.
@@ -61,13 +66,19 @@ def checked_shape(
         >>> checked_shape((8, 4), batch="k").extents
         ('k', 8, 4)
     """
-    require_flag("dynamic", dynamic)
+    if dynamic is not None:
+        require_flag("dynamic", dynamic)
     if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 2:
         raise ValueError(
             "`shape` must be the two extents of one matrix, (in, out); received "
             f"{shape!r}. The number of matrices in a stack is `batch`."
         )
     names = [extent for extent in shape if isinstance(extent, str)]
+    if names and dynamic is None:
+        raise ValueError(
+            f"`shape` has the symbolic extents {names}, but the scale of a step "
+            "depends on them. Pass whole numbers; only `batch` may be a name."
+        )
     if names and not dynamic:
         raise ValueError(
             f"`shape` has the symbolic extents {names}. Pass dynamic=True for a graph "
@@ -145,9 +156,20 @@ def checked_side(side: object) -> str:
 
 def checked_opset(opset: object) -> int:
     """Return `opset` if a released runtime loads it, or refuse it."""
-    if isinstance(opset, bool) or not isinstance(opset, int) or opset not in OPSETS:
+    whole = hasattr(opset, "__index__") and not isinstance(opset, bool)
+    if not whole or opset.__index__() not in OPSETS:  # type: ignore[attr-defined]
         raise ValueError(
-            f"`opset` must lie between {OPSETS[0]} and {OPSETS[-1]}, which released "
-            f"versions of ONNX Runtime load; received {opset!r}."
+            f"`opset` must be a whole number between {OPSETS[0]} and {OPSETS[-1]}, "
+            f"which released versions of ONNX Runtime load; received {opset!r}."
         )
-    return opset
+    return opset.__index__()  # type: ignore[attr-defined]
+
+
+def checked_triples(schedule: Schedule, steps: int | None) -> tuple[Triple, ...]:
+    """Return one triple per step, or refuse more steps than a graph should unroll."""
+    if steps is not None and require_count("steps", steps) > MOST_STEPS:
+        raise ValueError(
+            f"`steps` must be at most {MOST_STEPS}, since every step is written down; "
+            f"received {steps}. Five to ten are usual."
+        )
+    return schedule.take(steps)

@@ -1,5 +1,6 @@
 """One bucket on ONNX Runtime: parameters and state stay on the device, in place."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,11 @@ class BucketRunner:
     ):
         self.bucket = bucket
         content = content_of(folder / bucket.graph)
+        if hashlib.sha256(content).hexdigest() != bucket.sha256:
+            raise ValueError(
+                f"{str(folder / bucket.graph)!r} is not the graph that the manifest "
+                "was written with. Export the optimizer again."
+            )
         self._session = session_for(content, **session_arguments)
         self._binding = self._session.io_binding()
         on_cuda = CUDA in self._session.get_providers()

@@ -3,6 +3,7 @@
 import importlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from keras_muon.export.cli_parser import PROGRAM, parser
 
 GOOD, FAILED, BAD_INPUT, MISSING_EXTRA = 0, 1, 2, 3
 # What shells report for a process that Ctrl-C or a closed pipe ended.
-INTERRUPTED, PIPE_CLOSED = 130, 141
+INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
 
 # The module of each command, imported when it is given: all but the grammar needs onnx.
 COMMANDS = {
@@ -38,10 +39,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["verify"])  # and one line to standard error
         2
     """
+    if argv is None:
+        # As Ctrl-C does, so that no temporary file is left.
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _command(argv)
         sys.stdout.flush()
         return code
+    except _TerminatedError:
+        return _refused("terminated.", TERMINATED)
     except SystemExit:  # after --help and --version
         return GOOD
     except KeyboardInterrupt:
@@ -65,6 +71,14 @@ def _command(argv: Sequence[str] | None) -> int:
     name = COMMANDS[arguments.command]
     command = importlib.import_module(f"keras_muon.export.{name}").command
     return FAILED if command(arguments) is False else GOOD
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _TerminatedError
 
 
 def _refused(message: str, code: int) -> int:

@@ -26,14 +26,18 @@ def command(arguments: argparse.Namespace) -> bool:
     model, _ = read_model(arguments.file)
     outputs = [value.name for value in model.graph.output]
     targets = [Path(name) for name in arguments.out]
-    _check_targets(targets, outputs, force=arguments.force)
+    names = [arguments.file, *arguments.inputs]
+    sources = [Path(name) for name in names if Path(name).exists()]
+    _check_targets(targets, outputs, sources, force=arguments.force)
     results = _results(model, arguments)
     for target, result in zip(targets, results, strict=True):
         _write(target, result, force=arguments.force)
     return True
 
 
-def _check_targets(targets: list[Path], outputs: list[str], *, force: bool) -> None:
+def _check_targets(
+    targets: list[Path], outputs: list[str], sources: list[Path], *, force: bool
+) -> None:
     if len(targets) != len(outputs) or len(set(targets)) != len(targets):
         names = ", ".join(map(repr, outputs))
         raise ValueError(
@@ -41,6 +45,8 @@ def _check_targets(targets: list[Path], outputs: list[str], *, force: bool) -> N
             f"({names}); received {len(targets)}: {', '.join(map(str, targets))}."
         )
     for target in targets:
+        if target.exists() and any(target.samefile(source) for source in sources):
+            raise ValueError(f"--out {str(target)!r} is an input of this run.")
         check_target(target, force=force)
 
 

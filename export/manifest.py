@@ -58,6 +58,7 @@ class Bucket:
         dtype: Dtype of parameters, gradients and state.
         weight_decay: Share removed per step and unit of learning rate.
         variables: The variables, in the order of the stack.
+        sha256: Of the graph's file, so that another one is noticed.
     """
 
     graph: str
@@ -65,6 +66,7 @@ class Bucket:
     dtype: str
     weight_decay: float
     variables: tuple[Entry, ...]
+    sha256: str = ""
 
     @property
     def extents(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from keras_muon.export.arguments import (
     checked_emulation,
     checked_opset,
     checked_shape,
+    checked_triples,
 )
 from keras_muon.export.newton_schulz_graph import formula, record_newton_schulz
 from keras_muon.export.recorder import Recorder
@@ -84,7 +85,7 @@ def muon_step(
     require_flag("nesterov", nesterov)
     scale = get_scaling(scaling, rms=rms)(int(extents.fan_in), int(extents.fan_out))
     schedule = get_schedule(schedule)
-    triples = schedule.take(steps)
+    triples = checked_triples(schedule, steps)
     dtype, opset = checked_dtype(dtype), checked_opset(opset)
     emulate = checked_emulation(emulate, dtype)
     compute_dtype = emulate or dtype

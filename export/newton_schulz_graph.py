@@ -15,6 +15,7 @@ from keras_muon.export.arguments import (
     checked_opset,
     checked_shape,
     checked_side,
+    checked_triples,
 )
 from keras_muon.export.finish import Port, finish
 from keras_muon.export.graph_writer import Value
@@ -74,7 +75,7 @@ def newton_schulz(
     """
     extents = checked_shape(shape, batch, dynamic)
     schedule, side = get_schedule(schedule), checked_side(side)
-    triples = schedule.take(steps)
+    triples = checked_triples(schedule, steps)
     dtype, opset = checked_dtype(dtype), checked_opset(opset)
     emulate = checked_emulation(emulate, dtype)
     recorder = Recorder(stacked=batch is not None)

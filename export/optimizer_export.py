@@ -1,5 +1,7 @@
 """A whole optimizer as a folder: one graph per bucket, and a manifest."""
 
+import dataclasses
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,7 +75,12 @@ def optimizer_step(
     """
     optimizer = muon_of(optimizer_or_model)
     refuse_options(optimizer)
-    buckets = _buckets(optimizer)
+    files, buckets = {}, []
+    for bucket in _buckets(optimizer):
+        content = serialized(_graph(optimizer, bucket, opset))
+        files[bucket.graph] = content
+        sha256 = hashlib.sha256(content).hexdigest()
+        buckets.append(dataclasses.replace(bucket, sha256=sha256))
     rate = optimizer.adam_learning_rate
     constant = rate.given if isinstance(rate.given, float) else None
     ratio = 1.0 if rate.given is None and rate.ratio is None else rate.ratio
@@ -82,9 +89,8 @@ def optimizer_step(
         learning_rate=float(_plain(optimizer.learning_rate)),
         adam_ratio=ratio,
         adam_learning_rate=constant if ratio is None else None,
-        buckets=buckets,
+        buckets=tuple(buckets),
     )
-    files = {b.graph: serialized(_graph(optimizer, b, opset)) for b in buckets}
     files[FILE_NAME] = manifest.to_text().encode()
     return write_together(Path(folder), files, force=force)
 

@@ -53,10 +53,8 @@ class Recorder(GraphWriter):
             factors = {key: value for key, value in factors.items() if value != 1.0}
             return self._product(role, "Gemm", [a, b, c], c.dtype, **factors)
         product = self.node("MatMul", [a, b], f"{role}/matmul", c.dtype)
-        terms = [
-            self._times(alpha, c, f"{role}/scaled_c"),
-            self._times(beta, product, f"{role}/scaled_matmul"),
-        ]
+        scaled_c = self._times(alpha, c, f"{role}/scaled_c")
+        terms = [scaled_c, self._scaled_matmul(beta, product, f"{role}/scaled_matmul")]
         return self._product(role, "Add", terms, c.dtype)
 
     def scaled(self, alpha: float, x: Value) -> Value:
@@ -131,6 +129,17 @@ class Recorder(GraphWriter):
         to, back = element_type(dtype), element_type("float32")
         narrow = self.node("Cast", [x], f"{role}/{dtype}", dtype, to=to)
         return self.node("Cast", [narrow], f"{role}/float32", dtype, to=back)
+
+    def _scaled_matmul(self, beta: float, product: Value, role: str) -> Value:
+        """beta * P; in float64 as P + (beta - 1) * P.
+
+        ONNX Runtime would fuse a scale into the product that it is alone to read, and
+        round it to float32 on the way (MatMulScaleFusion).
+        """
+        if product.dtype != "float64" or beta == 1.0:
+            return self._times(beta, product, role)
+        rest = self._times(beta - 1.0, product, f"{role}/rest")
+        return self.node("Add", [product, rest], role, product.dtype)
 
     def _times(self, alpha: float, x: Value, role: str) -> Value:
         if alpha == 1.0:

@@ -134,11 +134,32 @@ def _as_array(entry: Any, array: Any) -> np.ndarray:
             "has. Feed it to an onnxruntime.InferenceSession."
         )
     if isinstance(array, (int, float)):
-        array = np.asarray(array, wanted)
+        array = _as_scalar(entry, array, wanted)
     array = np.asarray(array)
     if array.dtype != wanted:
         raise _wrong_dtype(entry, array.dtype)
     return array
+
+
+def _as_scalar(entry: Any, number: float, wanted: str) -> np.ndarray:
+    """A plain number in the input's dtype, if it is one there."""
+    if wanted == "int64":
+        try:
+            whole = int(number)
+            if whole == number:
+                return np.asarray(whole, wanted)
+        except (ValueError, OverflowError):
+            pass
+        raise ValueError(
+            f"Input {entry.name!r} must be a whole number of 64 bits; received "
+            f"{number!r}."
+        )
+    try:
+        return np.asarray(number, wanted)
+    except OverflowError:
+        raise ValueError(
+            f"Input {entry.name!r} has dtype {wanted}; {number!r} is too large."
+        ) from None
 
 
 def _wrong_dtype(entry: Any, received: object) -> ValueError:

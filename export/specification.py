@@ -29,7 +29,7 @@ def specification_of(model: onnx.ModelProto) -> dict[str, Any]:
         Its kind, and the arguments that it was made with.
 
     Raises:
-        ValueError: If the model carries none.
+        ValueError: If the model carries none, or what it carries is damaged.
 
     Example:
         >>> specification_of(newton_schulz((8, 4)))["shape"]
@@ -37,7 +37,7 @@ def specification_of(model: onnx.ModelProto) -> dict[str, Any]:
     """
     for entry in model.metadata_props:
         if entry.key == SPECIFICATION_KEY:
-            return json.loads(entry.value)
+            return _parsed(entry.value)
     raise ValueError(
         f"The model has no {SPECIFICATION_KEY!r} among its metadata, so it was not "
         "made by keras_muon.export."
@@ -66,3 +66,15 @@ def rebuild(specification: Mapping[str, Any]) -> onnx.ModelProto:
     if kind not in BUILDERS:
         raise unknown_name("kind", kind, BUILDERS)
     return BUILDERS[kind](**arguments)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict) or not isinstance(values.get("kind"), str):
+        raise ValueError(
+            f"The model's {SPECIFICATION_KEY!r} is no specification: {text[:80]!r}."
+        )
+    return values

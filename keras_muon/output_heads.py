@@ -113,13 +113,15 @@ def _heads_of_call(
                 probe(*args, **kwargs)
             except Exception:  # Any failure of the user's code means: not this way.
                 continue
-        # A norm behind a sum of branches ends a residual stream: there is no head.
         if probe.found or behind_gain:
             return probe.found
+    if behind_gain:
+        # Several weights and then a norm: the end of a residual stream, and no head.
+        return []
     for args, kwargs in calls:
         order = _order_of_calls(layer, leaves, args, kwargs)
         if order:
-            return [(order[-1], sure_of_order and not behind_gain)]
+            return [(order[-1], sure_of_order)]
     return [(leaves[-1], False)]
 
 
@@ -133,15 +135,20 @@ def _unchanged_nodes(layer: Any) -> Iterator[None]:
     while pending:
         current = pending.pop()
         if id(current) not in inside:
-            inside[id(current)] = (current, len(current._inbound_nodes))
+            # A layer inside may be run so on its own while this is open.
+            before = vars(current).get("add_loss")
+            inside[id(current)] = (current, len(current._inbound_nodes), before)
             object.__setattr__(current, "add_loss", lambda *losses, **named: None)
             pending.extend(sublayers(current))
     try:
         yield
     finally:
-        for current, count in inside.values():
+        for current, count, before in inside.values():
             del current._inbound_nodes[count:]
-            object.__delattr__(current, "add_loss")
+            if before is None:
+                object.__delattr__(current, "add_loss")
+            else:
+                object.__setattr__(current, "add_loss", before)
 
 
 def _order_of_calls(layer: Any, leaves: list[Any], args: Any, kwargs: Any) -> list:

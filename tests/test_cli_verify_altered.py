@@ -95,8 +95,11 @@ ALTERED = {
     "dtype": (change_specification("dtype", "float16"), "Unknown `dtype`: 'float16'"),
     "kind": (change_specification("kind", "newton"), "Unknown `kind`: 'newton'"),
     "argument": (change_specification("speed", 9), "unexpected keyword argument"),
-    "no_json": (set_specification("{"), "Expecting property name"),
-    "list": (set_specification("[1]"), "dictionary update sequence"),
+    "no_json": (set_specification("{"), "is no specification: '{'"),
+    "list": (set_specification("[1]"), "is no specification: '[1]'"),
+    "no_kind": (set_specification('{"kind": NaN}'), "is no specification"),
+    "deep": (set_specification("[" * 100_000), "is no specification"),
+    "endless": (change_specification("steps", 10**9), "`steps` must be at most 1000"),
 }
 
 

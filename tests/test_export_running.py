@@ -146,17 +146,19 @@ def test_sessions_do_not_spin_and_know_their_threads():
     assert 1 <= usable_cpus() <= os.cpu_count()
 
 
-def test_float64_keeps_its_factors(rng):
-    """The fusion that rounds factors to float32 is off: it errs by 1e-8 and more."""
-    x = rng.standard_normal((2, 16, 24))
-    model = newton_schulz((16, 24), batch=2, dtype="float64")
+@pytest.mark.parametrize("batch", [None, 2])
+def test_float64_keeps_its_factors(rng, batch):
+    """In a session of anybody's, too: its fusions must find no factor to round."""
+    x = rng.standard_normal((16, 24) if batch is None else (batch, 16, 24))
+    model = newton_schulz((16, 24), batch=batch, dtype="float64")
     plain = onnxruntime.InferenceSession(
         serialized(model), providers=["CPUExecutionProvider"]
     )
-    (rounded,) = plain.run(None, {"update": x})
-    exact = cpu(model, x)
-    expected = polar_by_svd(x, SCHEDULES["jordan"].take())
-    assert np.abs(exact - expected).max() < 1e-13
+    triples = SCHEDULES["jordan"].take()
+    expected = polar_by_svd(x, triples)
+    for result in (*plain.run(None, {"update": x}), cpu(model, x)):
+        assert np.abs(result - expected).max() < 1e-13
+    rounded = polar_by_svd(x, np.float32(triples).astype("float64"))
     assert np.abs(rounded - expected).max() > 1e-8
 
 
@@ -264,3 +266,11 @@ def test_two_runtimes_over_each_other_are_named(monkeypatch):
     with pytest.warns(UserWarning, match="Both onnxruntime and onnxruntime-gpu are"):
         extras.require_onnxruntime()
     extras.require_onnxruntime()
+
+
+@pytest.mark.parametrize("number", [1.5, float("nan"), float("inf"), 1e400, 10**30])
+def test_a_count_is_a_whole_number(number):
+    """Neither cut off nor wrapped around."""
+    ones = np.ones(3, "float32")
+    with pytest.raises(ValueError, match="'step' must be a whole number of 64 bits"):
+        cpu(adamw_step((3,)), *[ones] * 4, 1e-3, 0.0, number)
