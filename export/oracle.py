@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_muon.admissible import Triple
+from keras_muon.export.arguments import checked_triples
 from keras_muon.schedules import get_schedule
 
 Arrays = Mapping[str, np.ndarray]
@@ -102,7 +103,9 @@ def _size(specification: Specification) -> float:
 
 
 def _triples(specification: Specification) -> tuple[Triple, ...]:
-    return get_schedule(specification["schedule"]).take(specification["steps"])
+    return checked_triples(
+        get_schedule(specification["schedule"]), specification["steps"]
+    )
 
 
 _ORACLES: dict[str, Callable[[Specification, Arrays], list[np.ndarray]]] = {
