@@ -48,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except _TerminatedError:
         return _refused("terminated.", TERMINATED)
-    except SystemExit:  # after --help and --version
-        return GOOD
+    except SystemExit as end:
+        # 0 after --help and --version; rich ends with 1 where a pipe is closed.
+        return PIPE_CLOSED if end.code else GOOD
     except KeyboardInterrupt:
         return _refused("interrupted.", INTERRUPTED)
     except BrokenPipeError:

@@ -121,7 +121,8 @@ def test_python_m_runs_the_same(tmp_path):
     assert answer.stderr.startswith("keras-muon: error: There is no file")
 
 
-def test_a_closed_pipe_is_no_error(tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_closed_pipe_is_no_error(tmp_path, unbuffered):
     path = exported(tmp_path)
     code = f"""
 import os, sys
@@ -131,7 +132,7 @@ os.close(reader)
 os.dup2(writer, 1)
 sys.exit(main(["inspect", {str(path)!r}]))
 """
-    answer = python("-c", code)
+    answer = python("-c", code, PYTHONUNBUFFERED=unbuffered)
     assert (answer.returncode, answer.stderr) == (cli.PIPE_CLOSED, "")
 
 

@@ -41,7 +41,7 @@ REFUSED = {
     ),
     "opset": (
         "--shape 8x4 --opset 17",
-        "--opset must lie between 18 and 26",
+        "--opset must be a whole number between 18 and 26",
     ),
     "late": ("--shape 8x4 --opset 27", "between 18 and 26"),
     "side": ("--shape 8x4 --side left", "Known: 'auto', 'in', 'out'"),
