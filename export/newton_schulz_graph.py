@@ -20,7 +20,8 @@ from keras_muon.export.arguments import (
 from keras_muon.export.finish import Port, finish
 from keras_muon.export.graph_writer import Value
 from keras_muon.export.recorder import Recorder
-from keras_muon.newton_schulz import Side, iterated, normalized, short_side
+from keras_muon.newton_schulz import iterated, normalized
+from keras_muon.plan import Side, short_side
 from keras_muon.schedules import Schedule, get_schedule
 
 FORMULA = """\
@@ -132,7 +133,7 @@ def record_newton_schulz(
     normal = recorder.cast(normalized(x, recorder), compute_dtype)
 
     def iterate(side: Side, carrier: Recorder) -> Value:
-        return iterated(normal, triples, side, carrier)
+        return iterated(normal, [(triple,) for triple in triples], side, carrier)
 
     if shape.is_symbolic and side == "auto":
         result = recorder.on_short_side(normal, iterate)

@@ -14,7 +14,7 @@ from onnx import helper
 
 from keras_muon.export.arguments import EMULATED
 from keras_muon.export.graph_writer import GraphWriter, Value, element_type
-from keras_muon.newton_schulz import Side
+from keras_muon.plan import Side
 
 
 class Recorder(GraphWriter):
@@ -56,6 +56,16 @@ class Recorder(GraphWriter):
         scaled_c = self._times(alpha, c, f"{role}/scaled_c")
         terms = [scaled_c, self._scaled_matmul(beta, product, f"{role}/scaled_matmul")]
         return self._product(role, "Add", terms, c.dtype)
+
+    # Runtimes have no operator that computes half of a symmetric product.
+    symmetric = fused
+
+    def combined(self, alpha: float, x: Value, beta: float, y: Value) -> Value:
+        terms = [
+            self._times(alpha, x, "combined/first"),
+            self._times(beta, y, "combined/second"),
+        ]
+        return self._product("combined", "Add", terms, x.dtype)
 
     def scaled(self, alpha: float, x: Value) -> Value:
         factor = self.constant(alpha, x.dtype)

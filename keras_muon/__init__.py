@@ -12,10 +12,10 @@ from keras_muon.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from keras_muon.declared_views import register_views as register_views
-    from keras_muon.keras_ops import orthogonalize as orthogonalize
     from keras_muon.matrix_view import MatrixView as MatrixView
     from keras_muon.minimax import minimax_schedule as minimax_schedule
     from keras_muon.muon import Muon as Muon
+    from keras_muon.orthogonalizing import orthogonalize as orthogonalize
     from keras_muon.routing import Route as Route
     from keras_muon.schedules import SCHEDULES as SCHEDULES
     from keras_muon.schedules import Schedule as Schedule
@@ -28,7 +28,7 @@ _HOMES = {
     "Route": "routing",
     "Schedule": "schedules",
     "minimax_schedule": "minimax",
-    "orthogonalize": "keras_ops",
+    "orthogonalize": "orthogonalizing",
     "register_views": "declared_views",
 }
 

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-import keras
-
+from keras_muon.devices import runs_on_accelerator
 from keras_muon.matrix_view import MatrixView
 
 # On a CPU a stack of small matrices saves calls, a stack of large ones only costs a
@@ -52,16 +51,3 @@ def _worth_stacking(view: MatrixView, batched: Batched) -> bool:
         small = view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU
         return small or runs_on_accelerator()
     return bool(batched)
-
-
-def runs_on_accelerator() -> bool:
-    """Whether the backend that Keras chose computes on a GPU or TPU by default."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.default_backend() != "cpu"
-    if keras.backend.backend() == "torch":
-        return keras.ops.zeros(()).device.type != "cpu"
-    import tensorflow as tf
-
-    return any(d.device_type != "CPU" for d in tf.config.list_logical_devices())

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from keras_muon.plan import Plan
 from keras_muon.routing import Route
 from keras_muon.scaling import Scaling
 
@@ -21,6 +22,7 @@ def print_description(
     scaling: Scaling,
     state_bytes: int,
     adamw_bytes: int,
+    plans: Sequence[tuple[int, Plan]] = (),
     print_fn: Callable[[str], object] | None = None,
 ) -> None:
     """Print one row per variable and the totals.
@@ -31,6 +33,7 @@ def print_description(
         scaling: From (fan_in, fan_out) to the step factor.
         state_bytes: Bytes of momentum and moments that the optimizer keeps.
         adamw_bytes: Bytes that AdamW would keep for the same variables.
+        plans: Per iteration how many matrices it is for, and its plan.
         print_fn: Called with the whole text. None prints to standard output.
     """
     # Text, not str: rich would read brackets in names and patterns as markup.
@@ -46,13 +49,40 @@ def print_description(
         style = "green" if route.rule == "muon" else None
         table.add_row(*map(Text, _row(route, scaling)), style=style)
     table.caption = Text(_totals(routes, state_bytes, adamw_bytes))
+    tables = [table, _plan_table(plans)] if plans else [table]
     if print_fn is None:
-        _console().print(table)
+        _console().print(*tables, sep="")
         return
     console = Console(width=WIDTH_OF_FILES, color_system=None)
     with console.capture() as capture:
-        console.print(table)
+        console.print(*tables, sep="")
     print_fn(capture.get())
+
+
+def _plan_table(plans: Sequence[tuple[int, Plan]]) -> Table:
+    """Return one row per kind of plan: for how many matrices, how, at what cost."""
+    table = Table(title=Text("Newton-Schulz"), title_justify="left")
+    for name in ("in x out", "matrices"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("Gram matrices")
+    table.add_column("dtype", no_wrap=True)
+    table.add_column("GFLOP", justify="right", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    counts: dict[Plan, int] = {}
+    for matrices, plan in plans:
+        counts[plan] = counts.get(plan, 0) + matrices
+    for plan, matrices in counts.items():
+        panels = f", in {plan.panels} panels" if plan.panels > 1 else ""
+        row = (
+            f"{plan.fan_in} x {plan.fan_out}",
+            str(matrices),
+            f"{len(plan.segments)} for {plan.steps} steps{panels}",
+            plan.compute_dtype,
+            f"{matrices * plan.flops / 1e9:.3g}",
+            plan.reason,
+        )
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _row(route: Route, scaling: Scaling) -> tuple[str, ...]:

@@ -5,94 +5,17 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_muon.admissible import Triple
+from keras_muon.devices import runs_on_accelerator
 from keras_muon.matrix_view import MatrixView
 from keras_muon.messages import unknown_name
-from keras_muon.newton_schulz import Side, newton_schulz
-from keras_muon.schedules import Schedule, get_schedule
+from keras_muon.newton_schulz import newton_schulz
+from keras_muon.panels import lower_panels, torch_panels
+from keras_muon.plan import Plan, Side, plan_for
 
 Tensor = Any
 
 COMPUTE_DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
-
-
-def orthogonalize(
-    x: Tensor,
-    schedule: str | dict | Schedule = "you",
-    steps: int | None = None,
-    view: MatrixView | None = None,
-    compute_dtype: str = "auto",
-) -> Tensor:
-    """Return the approximate polar factor of a matrix, or of each in a stack.
-
-    The singular vectors stay, every singular value becomes about 1. The scale of `x`
-    makes no difference: from 1e-30 to 1e30 the result is the same, and zero gives
-    zero.
-
-    Args:
-        x: A tensor of the current backend, or an array. Any floating dtype.
-        schedule: A name in `SCHEDULES`, or a `Schedule`.
-        steps: Number of steps. None takes the schedule's own number.
-        view: How the axes form matrices. By default the last two axes are in and out,
-            the others batch.
-        compute_dtype: Dtype of the matrix products: `"auto"`, `"float32"`,
-            `"float64"`, `"bfloat16"` or `"float16"`. `"auto"` is float64 for float64
-            input and float32 for everything else. The norm is always taken in float32
-            or better.
-
-    Returns:
-        A tensor of the shape and dtype of `x`.
-
-    Raises:
-        TypeError: If `x` is not of a floating dtype, or `view` no view.
-        ValueError: If an argument is unknown, `x` is empty or has fewer than two axes,
-            or `view` belongs to another shape.
-
-    Example:
-        >>> import numpy as np
-        >>> q = orthogonalize(np.diag([3.0, 0.3]).astype("float32"))
-        >>> bool(abs(keras.ops.convert_to_numpy(q) - np.eye(2)).max() < 0.05)
-        True
-
-    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
-    """
-    check_compute_dtype(compute_dtype)
-    x = _floats(x)
-    view = _view_of(x, view)
-    dtype = keras.backend.standardize_dtype(x.dtype)
-    triples = get_schedule(schedule).take(steps)
-    matrices = polar_factor(to_matrices(x, view), triples, compute_dtype)
-    return ops.cast(from_matrices(matrices, view), dtype)
-
-
-def _floats(x: Any) -> Tensor:
-    """Return a tensor of a floating dtype, or an error that names `x`."""
-    try:
-        tensor = ops.convert_to_tensor(x)
-        dtype = keras.backend.standardize_dtype(tensor.dtype)
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(
-            f"`x` must be a tensor or an array; received {type(x).__name__}."
-        ) from None
-    if not dtype.startswith(("float", "bfloat")):
-        raise TypeError(
-            f"`x` must have a floating dtype; received {dtype}. Cast it first."
-        )
-    return tensor
-
-
-def _view_of(x: Tensor, view: MatrixView | None) -> MatrixView:
-    shape = tuple(x.shape)
-    if 0 in shape:
-        raise ValueError(f"`x` must not be empty; received shape {shape}.")
-    if view is None:
-        return MatrixView.of_last_axes(shape)
-    if not isinstance(view, MatrixView):
-        raise TypeError(f"`view` must be a MatrixView; received {view!r}.")
-    if shape != view.shape:
-        raise ValueError(
-            f"`view` is made for shape {view.shape}; received `x` of shape {shape}."
-        )
-    return view
 
 
 def polar_factor(matrices: Tensor, triples: Any, compute_dtype: str) -> Tensor:
@@ -108,16 +31,39 @@ def polar_factor(matrices: Tensor, triples: Any, compute_dtype: str) -> Tensor:
     """
     given = keras.backend.standardize_dtype(matrices.dtype)
     wide = "float64" if given == "float64" else "float32"
-    *_, fan_in, fan_out = matrices.shape
-    result = newton_schulz(
-        ops.cast(matrices, wide),
-        fan_in=fan_in,
-        fan_out=fan_out,
-        triples=triples,
-        compute_dtype=wide if compute_dtype == "auto" else compute_dtype,
-        ops=TorchOps() if keras.backend.backend() == "torch" else KerasOps(),
-    )
+    plan = planned(tuple(matrices.shape), tuple(triples), wide, compute_dtype)
+    result = newton_schulz(ops.cast(matrices, wide), plan, carrier(plan))
     return ops.cast(result, wide)
+
+
+def planned(
+    shape: tuple[int, ...], triples: tuple[Triple, ...], wide: str, compute_dtype: str
+) -> Plan:
+    """Return the plan for matrices, or stacks of them, on this backend's device.
+
+    Args:
+        shape: Extents of the tensor; the last two are in and out.
+        triples: One (a, b, c) per step.
+        wide: Dtype of the update, `"float32"` or `"float64"`.
+        compute_dtype: See `orthogonalize`.
+
+    Returns:
+        The plan.
+    """
+    *stack, fan_in, fan_out = shape
+    return plan_for(
+        fan_in,
+        fan_out,
+        triples,
+        wide if compute_dtype == "auto" else compute_dtype,
+        panelled=not stack and not runs_on_accelerator(),
+    )
+
+
+def carrier(plan: Plan) -> "KerasOps":
+    """Return the verbs of this backend, with the panels that a plan wants."""
+    torch = keras.backend.backend() == "torch"
+    return TorchOps(plan.panels) if torch else KerasOps(plan.panels)
 
 
 def check_compute_dtype(compute_dtype: object) -> str:
@@ -157,18 +103,36 @@ def _reshaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 class KerasOps:
-    """The verbs of `MatrixOps` in `keras.ops`, on any backend."""
+    """The verbs of `MatrixOps` in `keras.ops`, on any backend.
+
+    Args:
+        panels: Number of column panels of a symmetric product.
+    """
+
+    def __init__(self, panels: int = 1):
+        self.panels = panels
 
     def gram(self, x: Tensor, side: Side) -> Tensor:
         transposed = ops.swapaxes(x, -1, -2)
         left, right = (x, transposed) if side == "in" else (transposed, x)
-        return ops.matmul(left, right)
+        return self.symmetric_product(left, right)
 
     def fused(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
-        product = ops.matmul(a, b)
-        return self.scaled(alpha, c) + self.scaled(beta, product)
+        return self.combined(alpha, c, beta, ops.matmul(a, b))
+
+    def symmetric(
+        self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
+    ) -> Tensor:
+        return self.combined(alpha, c, beta, self.symmetric_product(a, b))
+
+    def symmetric_product(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return A @ B, computing only what lies on or below the diagonal."""
+        return lower_panels(a, b, self.panels) if self.panels > 1 else ops.matmul(a, b)
+
+    def combined(self, alpha: float, x: Tensor, beta: float, y: Tensor) -> Tensor:
+        return self.scaled(alpha, x) + self.scaled(beta, y)
 
     def scaled(self, alpha: float, x: Tensor) -> Tensor:
         return x if alpha == 1.0 else ops.multiply(x, alpha)
@@ -191,7 +155,12 @@ class TorchOps(KerasOps):
     """The same verbs where torch has one kernel for alpha * C + beta * A @ B."""
 
     def gram(self, x: Tensor, side: Side) -> Tensor:
-        return x @ x.mT if side == "in" else x.mT @ x
+        left, right = (x, x.mT) if side == "in" else (x.mT, x)
+        return torch_panels(left, right, self.panels)
+
+    def scaled(self, alpha: float, x: Tensor) -> Tensor:
+        # `keras.ops.multiply` would round alpha to float32 on torch.
+        return x if alpha == 1.0 else x * alpha
 
     def divided(self, x: Tensor, y: Tensor, at_least: float) -> Tensor:
         return x / y.clamp(min=at_least)
@@ -201,3 +170,10 @@ class TorchOps(KerasOps):
     ) -> Tensor:
         fused = c.addmm if c.ndim == 2 else c.baddbmm
         return fused(a, b, beta=alpha, alpha=beta)
+
+    def symmetric(
+        self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
+    ) -> Tensor:
+        if self.panels == 1:
+            return self.fused(alpha, c, beta, a, b)
+        return torch_panels(a, b, self.panels, alpha, c, beta)

@@ -11,8 +11,9 @@ from keras_muon.base_arguments import check_base_arguments
 from keras_muon.batching import check_batched, stacks
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.description import print_description
-from keras_muon.keras_ops import check_compute_dtype
+from keras_muon.keras_ops import check_compute_dtype, planned
 from keras_muon.messages import require_flag, require_number, unknown_name
+from keras_muon.plan import Plan
 from keras_muon.rates import (
     AdamRate,
     checked_decay,
@@ -226,6 +227,25 @@ class Muon(BucketedOptimizer):
         """How AdamW's rate follows from Muon's."""
         return self._adam_rate
 
+    @property
+    def plans(self) -> tuple[tuple[int, Plan], ...]:
+        """Per iteration: how many matrices it is for, and how they are computed.
+
+        Empty until built. A plan counts its floating-point operations, per matrix.
+        """
+        found = []
+        for bucket in self.buckets(range(len(self.routes))):
+            if self.routes[bucket[0]].rule != "muon":
+                continue
+            views = [self.routes[index].matrix_view for index in bucket]
+            count = sum(view.batch for view in views)
+            fans = (views[0].fan_in, views[0].fan_out)
+            wide = state_dtype(self._trainable_variables[bucket[0]])
+            shape = (count, *fans) if count > 1 else fans
+            plan = planned(shape, self.triples, wide, self.compute_dtype)
+            found.append((count, plan))
+        return tuple(found)
+
     def describe(self, print_fn: Callable[[str], object] | None = None) -> None:
         """Print how each variable is updated, and the totals.
 
@@ -247,6 +267,7 @@ class Muon(BucketedOptimizer):
             self.scale,
             state_bytes=bytes_of([*self._momenta, *self._velocities]) + masters,
             adamw_bytes=bytes_of(self._trainable_variables, copies=2) + masters,
+            plans=self.plans,
             print_fn=print_fn,
         )
 

@@ -3,21 +3,23 @@
     X <- U / |U|_F,   then per triple (a, b, c):   A = X X^T
                                                    X <- a X + (b A + c A A) X
 
-A carrier is anything with the verbs of `MatrixOps`: tensors of a Keras backend, or a
-recorder that writes each verb down as an ONNX node. Everything that depends on shapes
-is decided here in plain Python, before a matrix is touched.
+Several steps may share one Gram matrix: they are then polynomials of it, and X is
+multiplied once, by their product (`segment`). A carrier is anything with the verbs of
+`MatrixOps`: tensors of a Keras backend, or a recorder that writes each verb down as an
+ONNX node. What depends on shapes was decided in plain Python, by a `Plan`.
 
-Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
+Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon; the shared Gram matrix is
+that of Zhang et al. 2026, github.com/Dao-AILab/gram-newton-schulz.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from keras_muon.admissible import Triple
+from keras_muon.plan import Plan, Side
 
 # A carrier's own matrix type; only the carrier looks inside.
 Matrix = Any
-Side = Literal["in", "out"]
 
 # The smallest normal float32 number. Dividing by less would overflow, and processors
 # that flush smaller numbers to zero would divide by zero.
@@ -34,6 +36,17 @@ class MatrixOps(Protocol):
         self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
     ) -> Matrix:
         """Return alpha * C + beta * A @ B."""
+
+    def symmetric(
+        self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
+    ) -> Matrix:
+        """Return alpha * C + beta * A @ B where both terms are symmetric.
+
+        A and B commute, so half of the product is redundant.
+        """
+
+    def combined(self, alpha: float, x: Matrix, beta: float, y: Matrix) -> Matrix:
+        """Return alpha * X + beta * Y."""
 
     def scaled(self, alpha: float, x: Matrix) -> Matrix:
         """Return alpha * X."""
@@ -55,49 +68,31 @@ class MatrixOps(Protocol):
         """Return X in another dtype."""
 
 
-def newton_schulz(
-    x: Matrix,
-    *,
-    fan_in: int,
-    fan_out: int,
-    triples: Sequence[Triple],
-    compute_dtype: str,
-    ops: MatrixOps,
-) -> Matrix:
+def newton_schulz(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
     """Return the approximate polar factor of each matrix.
 
     Args:
-        x: Matrices of shape (..., fan_in, fan_out), in float32 or float64.
-        fan_in: Extent of the last axis but one.
-        fan_out: Extent of the last axis.
-        triples: One (a, b, c) per step, from `Schedule.take`.
-        compute_dtype: Dtype of the products. The norm is taken before the cast.
+        x: Matrices of shape (..., plan.fan_in, plan.fan_out), in float32 or float64.
+        plan: Which steps share a Gram matrix, on which side, in which dtype. The norm
+            is taken before the cast.
         ops: The carrier.
 
     Returns:
-        Matrices of the same shape in `compute_dtype`. Zero gives zero, and the scale
-        of `x` makes no difference.
+        Matrices of the same shape in `plan.compute_dtype`. Zero gives zero, and the
+        scale of `x` makes no difference.
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
-    x = ops.cast(normalized(x, ops), compute_dtype)
-    return iterated(x, triples, short_side(fan_in, fan_out), ops)
-
-
-def short_side(fan_in: int, fan_out: int) -> Side:
-    """Return the side whose Gram matrix is the smaller one.
-
-    Both sides give the same result, since p(X X^T) X = X p(X^T X).
-    """
-    return "in" if fan_in <= fan_out else "out"
+    x = ops.cast(normalized(x, ops), plan.compute_dtype)
+    return iterated(x, plan.segments, plan.side, ops)
 
 
 def iterated(
-    x: Matrix, triples: Sequence[Triple], side: Side, ops: MatrixOps
+    x: Matrix, segments: Sequence[Sequence[Triple]], side: Side, ops: MatrixOps
 ) -> Matrix:
-    """Return X after one step per triple."""
-    for triple in triples:
-        x = step(x, triple, side, ops)
+    """Return X after all segments."""
+    for triples in segments:
+        x = segment(x, triples, side, ops)
     return x
 
 
@@ -112,11 +107,26 @@ def normalized(x: Matrix, ops: MatrixOps) -> Matrix:
     return ops.divided(x, ops.frobenius_norm(x), at_least=1.0)
 
 
-def step(x: Matrix, triple: Triple, side: Side, ops: MatrixOps) -> Matrix:
-    """Return a X + (b A + c A A) X with A on the short side."""
-    a, b, c = triple
+def segment(x: Matrix, triples: Sequence[Triple], side: Side, ops: MatrixOps) -> Matrix:
+    """Return X after one step per triple, all taken from one Gram matrix R = X X^T.
+
+    With H = b R + c R R, a step is X <- (a I + H) X and R <- (a I + H) R (a I + H). The
+    product of the factors a I + H is kept as identity * I + total: I is never formed.
+    One triple alone is the step of the paper: a X + (b R + c R R) X.
+    """
     gram = ops.gram(x, side)
-    # A cubic step (c = 0) needs two products instead of three.
-    inner = ops.fused(b, gram, c, gram, gram) if c else ops.scaled(b, gram)
-    left, right = (inner, x) if side == "in" else (x, inner)
-    return ops.fused(a, x, 1.0, left, right)
+    identity, total = 1.0, None
+    for position, (a, b, c) in enumerate(triples, start=1):
+        # A cubic step (c = 0) needs one product less.
+        inner = ops.symmetric(b, gram, c, gram, gram) if c else ops.scaled(b, gram)
+        if position < len(triples):
+            half = ops.symmetric(a, gram, 1.0, inner, gram)
+            gram = ops.symmetric(a, half, 1.0, inner, half)
+        if total is None:
+            total = inner
+        else:
+            linear = ops.combined(a, total, identity, inner)
+            total = ops.symmetric(1.0, linear, 1.0, inner, total)
+        identity *= a
+    left, right = (total, x) if side == "in" else (x, total)
+    return ops.fused(identity, x, 1.0, left, right)

@@ -36,8 +36,13 @@ def described(model, **arguments):
     return text, optimizer
 
 
+def routes_in(text):
+    """The first of the two tables."""
+    return text.partition("\nNewton-Schulz")[0]
+
+
 def rows(text):
-    """Cells of the table's body; a cell folded over several lines is one again."""
+    """Cells of a table's body; a cell folded over several lines is one again."""
     found = []
     for line in text.splitlines():
         if line.startswith("│"):
@@ -52,7 +57,7 @@ def test_one_row_per_variable():
     """Path, shape, in x out, batch, rule, reason and factor, written by hand."""
     text, _ = described(small_model())
     # Factors of moonlight: 0.2 * sqrt(9), 0.2 * sqrt(100).
-    assert rows(text) == [
+    assert rows(routes_in(text)) == [
         [
             "mix/kernel",
             "3 x 3 x 8",
@@ -84,14 +89,14 @@ def test_one_row_per_variable():
 def test_factors_follow_the_scaling(scaling, factors):
     """For 9 x 4 and 16 x 100, to three digits."""
     text, _ = described(small_model(), scaling=scaling)
-    shown = [float(row[6]) for row in rows(text) if row[6]]
+    shown = [float(row[6]) for row in rows(routes_in(text)) if row[6]]
     assert shown == pytest.approx(factors, rel=5e-3)
 
 
 def test_columns_are_named():
     """The header says what the columns are."""
     text, _ = described(small_model())
-    (header,) = [line for line in text.splitlines() if line.startswith("┃")]
+    (header,) = [line for line in routes_in(text).splitlines() if line[:1] == "┃"]
     names = [cell.strip() for cell in header.strip("┃").split("┃")]
     expected = ["variable", "shape", "in x out", "batch", "rule", "reason", "factor"]
     assert names == expected
@@ -144,7 +149,7 @@ def test_all_of_adamw_keeps_as_much_as_adamw():
     kept = number(r"State: ([\d,]+) bytes", text)
     assert kept == number(r"AdamW would keep ([\d,]+)", text) > 0
     assert "(0.0%)" in text
-    assert "Muon" not in [row[4] for row in rows(text)]
+    assert "Muon" not in [row[4] for row in rows(routes_in(text))]
 
 
 class Custom(layers.Layer):
@@ -196,7 +201,7 @@ def test_long_paths_are_complete():
     name = "_".join(f"block{i}" for i in range(20))
     inputs = keras.Input((8,))
     text, _ = described(keras.Model(inputs, dense("head", 4)(dense(name)(inputs))))
-    assert rows(text)[0][0] == f"{name}/kernel"
+    assert rows(routes_in(text))[0][0] == f"{name}/kernel"
 
 
 def test_without_print_fn_it_is_printed(capsys):
@@ -215,3 +220,32 @@ def test_before_build_there_is_nothing_to_describe():
         Muon().describe()
     with pytest.raises(ValueError, match="call it after fit"):
         Muon.for_model(small_model()).describe()
+
+
+def test_plans_are_shown_and_recounted():
+    """Per shape how many matrices, which steps share what, operations, and why."""
+    inputs = keras.Input((256,))
+    x = dense("wide", 1024)(inputs)
+    x = dense("also", 1024)(dense("narrow", 256)(x))
+    model = keras.Model(inputs, dense("head", 4)(dense("thin", 8)(x)))
+    text, optimizer = described(model)
+    plans = rows(text.partition("\nNewton-Schulz")[2])
+    # Units of 2 * 256**3: 30 for each of five steps in two segments (see test_plan).
+    unit = 2 * 256**3 / 1e9
+    saves = "sharing Gram matrices saves 33%"
+    # A step on 1024 x 8: two products of 8 x 8 x 1024 and one of 8 x 8 x 8.
+    thin_reason = "fewer than 128 rows"
+    thin = 5 * 2 * (2 * 8 * 8 * 1024 + 8**3) / 1e9
+    assert plans == [
+        ["256 x 1024", "2", "2 for 5 steps", "float32", f"{60 * unit:.3g}", saves],
+        ["1024 x 256", "1", "2 for 5 steps", "float32", f"{30 * unit:.3g}", saves],
+        ["1024 x 8", "1", "5 for 5 steps", "float32", f"{thin:.3g}", thin_reason],
+    ]
+    assert sum(count for count, _ in optimizer.plans) == 4
+
+
+def test_without_hidden_matrices_there_are_no_plans():
+    """A model of AdamW's variables alone has one table."""
+    text, optimizer = described(small_model(), exclude=".*")
+    assert "Newton-Schulz" not in text
+    assert optimizer.plans == ()

@@ -9,6 +9,7 @@ from oracle import polar_by_svd
 from keras_muon import SCHEDULES, Schedule
 from keras_muon.export import newton_schulz
 from keras_muon.newton_schulz import newton_schulz as iterate
+from keras_muon.plan import plan_for
 
 ALL_RUNTIMES = pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
 
@@ -151,6 +152,8 @@ class RoundingOps:
     def fused(self, alpha, c, beta, a, b):
         return self.rounded(np.float32(alpha) * c + np.float32(beta) * (a @ b))
 
+    symmetric = fused
+
     def scaled(self, alpha, x):
         return self.rounded(np.float32(alpha) * x)
 
@@ -180,16 +183,14 @@ def test_emulation_rounds_every_product(rng, runtime, layout, schedule, emulate)
     arguments, shape = LAYOUTS[layout]
     dtype, unit = NARROW[emulate]
     x = rng.standard_normal(shape).astype("float32")
-    fans = {"fan_in": shape[-2], "fan_out": shape[-1]}
     for steps, differing in ((1, 0.05), (None, 1.0)):
         model = newton_schulz(
             schedule=schedule, steps=steps, emulate=emulate, **arguments
         )
         result = runtime(model, x)
         triples = SCHEDULES[schedule].take(steps)
-        expected = iterate(
-            x, **fans, triples=triples, compute_dtype=emulate, ops=RoundingOps(dtype)
-        )
+        plan = plan_for(*shape[-2:], triples, emulate)
+        expected = iterate(x, plan, RoundingOps(dtype))
         # Each entry is a number of the narrow dtype. In one step the order of sums
         # changes the rounding of a few, and every later step spreads the difference.
         np.testing.assert_array_equal(result, result.astype(dtype).astype("float32"))

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_muon.newton_schulz import Side, newton_schulz
+from keras_muon.newton_schulz import newton_schulz
+from keras_muon.plan import Side, plan_for
 
 Triple = tuple[float, float, float]
 
@@ -12,14 +13,8 @@ Triple = tuple[float, float, float]
 def orthogonalize(x: np.ndarray, triples: Sequence[Triple]) -> np.ndarray:
     """Return NS of the matrices in the last two axes, in the dtype of `x`."""
     *_, fan_in, fan_out = x.shape
-    return newton_schulz(
-        x,
-        fan_in=fan_in,
-        fan_out=fan_out,
-        triples=triples,
-        compute_dtype=x.dtype.name,
-        ops=NumpyOps(),
-    )
+    plan = plan_for(fan_in, fan_out, tuple(triples), x.dtype.name)
+    return newton_schulz(x, plan, NumpyOps())
 
 
 class NumpyOps:
@@ -33,6 +28,13 @@ class NumpyOps:
         self, alpha: float, c: np.ndarray, beta: float, a: np.ndarray, b: np.ndarray
     ) -> np.ndarray:
         return alpha * c + beta * (a @ b)
+
+    symmetric = fused
+
+    def combined(
+        self, alpha: float, x: np.ndarray, beta: float, y: np.ndarray
+    ) -> np.ndarray:
+        return alpha * x + beta * y
 
     def scaled(self, alpha: float, x: np.ndarray) -> np.ndarray:
         return alpha * x

@@ -1,0 +1,97 @@
+"""Orthogonalize any backend's tensor: what users call directly."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_muon.keras_ops import (
+    check_compute_dtype,
+    from_matrices,
+    polar_factor,
+    to_matrices,
+)
+from keras_muon.matrix_view import MatrixView
+from keras_muon.schedules import Schedule, get_schedule
+
+Tensor = Any
+
+
+def orthogonalize(
+    x: Tensor,
+    schedule: str | dict | Schedule = "you",
+    steps: int | None = None,
+    view: MatrixView | None = None,
+    compute_dtype: str = "auto",
+) -> Tensor:
+    """Return the approximate polar factor of a matrix, or of each in a stack.
+
+    The singular vectors stay, every singular value becomes about 1. The scale of `x`
+    makes no difference: from 1e-30 to 1e30 the result is the same, and zero gives
+    zero.
+
+    Args:
+        x: A tensor of the current backend, or an array. Any floating dtype.
+        schedule: A name in `SCHEDULES`, or a `Schedule`.
+        steps: Number of steps. None takes the schedule's own number.
+        view: How the axes form matrices. By default the last two axes are in and out,
+            the others batch.
+        compute_dtype: Dtype of the matrix products: `"auto"`, `"float32"`,
+            `"float64"`, `"bfloat16"` or `"float16"`. `"auto"` is float64 for float64
+            input and float32 for everything else. The norm is always taken in float32
+            or better.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+
+    Raises:
+        TypeError: If `x` is not of a floating dtype, or `view` no view.
+        ValueError: If an argument is unknown, `x` is empty or has fewer than two axes,
+            or `view` belongs to another shape.
+
+    Example:
+        >>> import numpy as np
+        >>> q = orthogonalize(np.diag([3.0, 0.3]).astype("float32"))
+        >>> bool(abs(keras.ops.convert_to_numpy(q) - np.eye(2)).max() < 0.05)
+        True
+
+    Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
+    """
+    check_compute_dtype(compute_dtype)
+    x = _floats(x)
+    view = _view_of(x, view)
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    triples = get_schedule(schedule).take(steps)
+    matrices = polar_factor(to_matrices(x, view), triples, compute_dtype)
+    return ops.cast(from_matrices(matrices, view), dtype)
+
+
+def _floats(x: Any) -> Tensor:
+    """Return a tensor of a floating dtype, or an error that names `x`."""
+    try:
+        tensor = ops.convert_to_tensor(x)
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"`x` must be a tensor or an array; received {type(x).__name__}."
+        ) from None
+    if not dtype.startswith(("float", "bfloat")):
+        raise TypeError(
+            f"`x` must have a floating dtype; received {dtype}. Cast it first."
+        )
+    return tensor
+
+
+def _view_of(x: Tensor, view: MatrixView | None) -> MatrixView:
+    shape = tuple(x.shape)
+    if 0 in shape:
+        raise ValueError(f"`x` must not be empty; received shape {shape}.")
+    if view is None:
+        return MatrixView.of_last_axes(shape)
+    if not isinstance(view, MatrixView):
+        raise TypeError(f"`view` must be a MatrixView; received {view!r}.")
+    if shape != view.shape:
+        raise ValueError(
+            f"`view` is made for shape {view.shape}; received `x` of shape {shape}."
+        )
+    return view

@@ -1,0 +1,89 @@
+"""Symmetric products in column panels: what lies above the diagonal is mirrored.
+
+Of a product that is known to be symmetric, a panel of columns is computed from the
+diagonal downwards. With p panels that is (p + 1) / 2p of the operations.
+"""
+
+import itertools
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+
+
+def panel_edges(extent: int, panels: int) -> list[tuple[int, int]]:
+    """Return first and last column (exclusive) of each panel.
+
+    Example:
+        >>> panel_edges(10, 4)
+        [(0, 3), (3, 6), (6, 9), (9, 10)]
+    """
+    width = -(-extent // panels)
+    starts = [*range(0, extent, width), extent]
+    return list(itertools.pairwise(starts))
+
+
+def lower_panels(a: Tensor, b: Tensor, panels: int) -> Tensor:
+    """Return the symmetric product A @ B of single matrices.
+
+    Args:
+        a: Matrix of shape (m, k).
+        b: Matrix of shape (k, m), such that A @ B is symmetric.
+        panels: Number of panels.
+
+    Returns:
+        Matrix of shape (m, m), exactly symmetric outside the diagonal's panels.
+    """
+    extent = a.shape[0]
+    edges = panel_edges(extent, panels)
+    columns = [
+        ops.pad(ops.matmul(a[start:], b[:, start:end]), ((start, 0), (0, 0)))
+        for start, end in edges
+    ]
+    lower = ops.concatenate(columns, axis=1)
+    panel = ops.arange(extent) // edges[0][1]
+    on_or_below = ops.expand_dims(panel, 1) >= ops.expand_dims(panel, 0)
+    return ops.where(on_or_below, lower, ops.transpose(lower))
+
+
+def torch_panels(
+    a: Tensor,
+    b: Tensor,
+    panels: int,
+    alpha: float = 0.0,
+    c: Tensor | None = None,
+    beta: float = 1.0,
+) -> Tensor:
+    """Return alpha * C + beta * A @ B, both terms symmetric, on torch.
+
+    Each panel is written where it belongs. Where gradients are recorded, which does not
+    allow that, the product is computed whole.
+
+    Args:
+        a: Matrix of shape (m, k), or a stack.
+        b: Matrix of shape (k, m).
+        panels: Number of panels.
+        alpha: Factor of C.
+        c: Symmetric matrix of shape (m, m), or None for zero.
+        beta: Factor of the product.
+
+    Returns:
+        Matrix of shape (m, m).
+    """
+    import torch
+
+    recorded = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
+    if panels == 1 or recorded:
+        return a @ b if c is None else c.addmm(a, b, beta=alpha, alpha=beta)
+    result = a.new_empty(a.shape[0], b.shape[1])
+    for start, end in panel_edges(a.shape[0], panels):
+        target, left, right = result[start:, start:end], a[start:], b[:, start:end]
+        if c is None:
+            torch.mm(left, right, out=target)
+        else:
+            torch.addmm(
+                c[start:, start:end], left, right, beta=alpha, alpha=beta, out=target
+            )
+        result[start:end, end:] = result[end:, start:end].mT
+    return result
