@@ -1,0 +1,98 @@
+"""Matrices with chosen spectra that are hard on Newton-Schulz in different ways."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+SEED = 20241204
+
+# The last two axes are in and out.
+SHAPES = {
+    "square": (128, 128),
+    "1:4": (64, 256),
+    "4:1": (256, 64),
+    "16x64": (16, 64),
+    "8x8": (8, 8),
+    "batched": (3, 64, 96),
+}
+
+
+def synthetic() -> dict[str, np.ndarray]:
+    """Return every kind of matrix in every shape; float32, the same every time.
+
+    Returns:
+        Arrays of shape (in, out) or (batch, in, out), by names as "rank 1, 8x8".
+
+    Example:
+        >>> synthetic()["orthogonal, 8x8"].shape
+        (8, 8)
+    """
+    generator = np.random.default_rng(SEED)
+    return {
+        f"{kind}, {name}": make(generator, shape).astype("float32")
+        for kind, make in KINDS.items()
+        for name, shape in SHAPES.items()
+    }
+
+
+Generator = np.random.Generator
+Shape = tuple[int, ...]
+Spectrum = Callable[[int], np.ndarray]
+
+
+def with_spectrum(spectrum: Spectrum) -> Callable[[Generator, Shape], np.ndarray]:
+    """Return a maker of matrices with random singular vectors and these values.
+
+    Args:
+        spectrum: Returns the singular values, given how many there are.
+    """
+
+    def make(generator: Generator, shape: Shape) -> np.ndarray:
+        noise = generator.standard_normal(shape)
+        u, s, vt = np.linalg.svd(noise, full_matrices=False)
+        return (u * spectrum(s.shape[-1])) @ vt
+
+    return make
+
+
+def _low_rank(count: int) -> np.ndarray:
+    return (np.arange(count) < max(1, count // 16)).astype("float64")
+
+
+def _gaussian(generator: Generator, shape: Shape) -> np.ndarray:
+    return generator.standard_normal(shape)
+
+
+def _heavy_tailed(generator: Generator, shape: Shape) -> np.ndarray:
+    """Entries of Student's t with 1.5 degrees of freedom: no variance."""
+    return generator.standard_t(1.5, shape)
+
+
+def _huge_direction(generator: Generator, shape: Shape) -> np.ndarray:
+    """A thousand in one direction, normal noise of norm about 1 in the others."""
+    *_, fan_in, fan_out = shape
+    noise = generator.standard_normal(shape) / (fan_in**0.5 + fan_out**0.5)
+    return noise + 1000.0 / (fan_in * fan_out) ** 0.5
+
+
+def _row_scales(generator: Generator, shape: Shape) -> np.ndarray:
+    scales = np.geomspace(1.0, 100.0, shape[-2])
+    return scales[:, None] * generator.standard_normal(shape)
+
+
+def _zero(generator: Generator, shape: Shape) -> np.ndarray:
+    return np.zeros(shape)
+
+
+KINDS: dict[str, Callable[[Generator, Shape], np.ndarray]] = {
+    "condition 1e6": with_spectrum(lambda count: np.geomspace(1.0, 1e-6, count)),
+    "rank m/16": with_spectrum(_low_rank),
+    "rank 1": with_spectrum(lambda count: np.arange(count) < 1),
+    "orthogonal": with_spectrum(np.ones),
+    "heavy tails": _heavy_tailed,
+    "gaussian": _gaussian,
+    "power law": with_spectrum(lambda count: np.arange(1.0, count + 1) ** -1.5),
+    "huge direction": _huge_direction,
+    "row scales": _row_scales,
+    "zero": _zero,
+}
