@@ -14,3 +14,20 @@ def runs_on_accelerator() -> bool:
     import tensorflow as tf
 
     return any(d.device_type != "CPU" for d in tf.config.list_logical_devices())
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether bfloat16 products are faster than float32 ones, as far as one can know.
+
+    On accelerators they are. On CPUs that have instructions for them, torch uses these;
+    XLA does not, which is how `fit` runs JAX and, where it can, TensorFlow.
+    """
+    if keras.backend.backend() != "torch":
+        return runs_on_accelerator()
+    import torch
+
+    if runs_on_accelerator():
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(False)
+    # Of torch before 2.12 nothing public tells it.
+    known = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))

@@ -1,49 +1,54 @@
 """MatrixOps on the tensors of whichever backend Keras runs on."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_muon.admissible import Triple
-from keras_muon.devices import runs_on_accelerator
+from keras_muon.compression import polar_factors
+from keras_muon.devices import multiplies_bfloat16, runs_on_accelerator
+from keras_muon.leading import GROUP, MIXTURES
 from keras_muon.matrix_view import MatrixView
 from keras_muon.messages import unknown_name
-from keras_muon.newton_schulz import newton_schulz
+from keras_muon.newton_schulz import Turned
 from keras_muon.panels import lower_panels, torch_panels
 from keras_muon.plan import Plan, Side, plan_for
+from keras_muon.schedules import Schedule
 
 Tensor = Any
 
 COMPUTE_DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 
 
-def polar_factor(matrices: Tensor, triples: Any, compute_dtype: str) -> Tensor:
-    """Return NS of matrices (..., in, out), in float32 or better.
+def polar_factor(matrices: Tensor, plan: Plan) -> Tensor:
+    """Return the polar factors of matrices (..., in, out), in float32 or better.
 
     Args:
         matrices: Tensor whose last two axes are in and out.
-        triples: One (a, b, c) per step.
-        compute_dtype: See `orthogonalize`.
+        plan: How they are computed, from `planned`.
 
     Returns:
         A tensor of the same shape, in float64 if the input is, else in float32.
     """
-    given = keras.backend.standardize_dtype(matrices.dtype)
-    wide = "float64" if given == "float64" else "float32"
-    plan = planned(tuple(matrices.shape), tuple(triples), wide, compute_dtype)
-    result = newton_schulz(ops.cast(matrices, wide), plan, carrier(plan))
+    wide = wide_dtype(matrices)
+    result = polar_factors(ops.cast(matrices, wide), plan, carrier(plan))
     return ops.cast(result, wide)
 
 
 def planned(
-    shape: tuple[int, ...], triples: tuple[Triple, ...], wide: str, compute_dtype: str
+    shape: tuple[int, ...],
+    schedule: Schedule,
+    steps: int | None,
+    wide: str,
+    compute_dtype: str,
 ) -> Plan:
     """Return the plan for matrices, or stacks of them, on this backend's device.
 
     Args:
         shape: Extents of the tensor; the last two are in and out.
-        triples: One (a, b, c) per step.
+        schedule: The schedule.
+        steps: Number of steps; None is the schedule's own.
         wide: Dtype of the update, `"float32"` or `"float64"`.
         compute_dtype: See `orthogonalize`.
 
@@ -51,13 +56,23 @@ def planned(
         The plan.
     """
     *stack, fan_in, fan_out = shape
+    if compute_dtype == "auto":
+        fast = wide == "float32" and multiplies_bfloat16()
+        compute_dtype = "bfloat16" if fast else wide
     return plan_for(
         fan_in,
         fan_out,
-        triples,
-        wide if compute_dtype == "auto" else compute_dtype,
+        schedule,
+        compute_dtype,
+        steps=steps,
         panelled=not stack and not runs_on_accelerator(),
     )
+
+
+def wide_dtype(x: Tensor) -> str:
+    """Return float64 for float64, and float32 for everything else."""
+    given = keras.backend.standardize_dtype(x.dtype)
+    return "float64" if given == "float64" else "float32"
 
 
 def carrier(plan: Plan) -> "KerasOps":
@@ -131,24 +146,55 @@ class KerasOps:
         """Return A @ B, computing only what lies on or below the diagonal."""
         return lower_panels(a, b, self.panels) if self.panels > 1 else ops.matmul(a, b)
 
+    def squared(self, x: Tensor) -> Tensor:
+        return self.symmetric_product(x, x)
+
+    def product(self, a: Tensor, b: Tensor, turned: Turned) -> Tensor:
+        if turned == "left":
+            return ops.matmul(ops.swapaxes(a, -1, -2), b)
+        return ops.matmul(a, ops.swapaxes(b, -1, -2))
+
+    def mixed(self, x: Tensor, signs: Sequence[int], side: Side) -> Tensor:
+        *stack, fan_in, fan_out = x.shape
+        signs = ops.cast(ops.reshape(ops.array(signs), (-1, MIXTURES, GROUP)), x.dtype)
+        if side == "in":
+            groups = ops.reshape(x, (*stack, -1, GROUP, fan_out))
+            return ops.reshape(ops.matmul(signs, groups), (*stack, -1, fan_out))
+        groups = ops.moveaxis(ops.reshape(x, (*stack, fan_in, -1, GROUP)), -2, -3)
+        sums = ops.matmul(groups, ops.swapaxes(signs, -1, -2))
+        return ops.reshape(ops.moveaxis(sums, -3, -2), (*stack, fan_in, -1))
+
     def combined(self, alpha: float, x: Tensor, beta: float, y: Tensor) -> Tensor:
         return self.scaled(alpha, x) + self.scaled(beta, y)
 
     def scaled(self, alpha: float, x: Tensor) -> Tensor:
         return x if alpha == 1.0 else ops.multiply(x, alpha)
 
+    def multiplied(self, x: Tensor, y: Tensor) -> Tensor:
+        return ops.multiply(x, ops.cast(y, x.dtype))
+
     def divided(self, x: Tensor, y: Tensor, at_least: float) -> Tensor:
-        return ops.divide(x, ops.maximum(y, at_least))
+        return ops.divide(x, ops.cast(ops.maximum(y, at_least), x.dtype))
+
+    def root(self, y: Tensor) -> Tensor:
+        return ops.sqrt(y)
+
+    def rest_of_one(self, y: Tensor, at_least: float) -> Tensor:
+        return ops.sqrt(ops.maximum(1.0 - ops.square(y), at_least**2))
 
     def largest_entry(self, x: Tensor) -> Tensor:
         return ops.max(ops.abs(x), axis=(-2, -1), keepdims=True)
 
     def frobenius_norm(self, x: Tensor) -> Tensor:
-        rows = ops.sum(ops.square(x), axis=-1, keepdims=True)
+        squares = ops.square(ops.cast(x, wide_dtype(x)))
+        rows = ops.sum(squares, axis=-1, keepdims=True)
         return ops.sqrt(ops.sum(rows, axis=-2, keepdims=True))
 
     def cast(self, x: Tensor, dtype: str) -> Tensor:
         return ops.cast(x, dtype)
+
+    def dtype_of(self, x: Tensor) -> str:
+        return keras.backend.standardize_dtype(x.dtype)
 
 
 class TorchOps(KerasOps):
@@ -158,12 +204,21 @@ class TorchOps(KerasOps):
         left, right = (x, x.mT) if side == "in" else (x.mT, x)
         return torch_panels(left, right, self.panels)
 
+    def squared(self, x: Tensor) -> Tensor:
+        return torch_panels(x, x, self.panels)
+
+    def product(self, a: Tensor, b: Tensor, turned: Turned) -> Tensor:
+        return a.mT @ b if turned == "left" else a @ b.mT
+
+    def combined(self, alpha: float, x: Tensor, beta: float, y: Tensor) -> Tensor:
+        return self.scaled(alpha, x).add(y, alpha=beta)
+
     def scaled(self, alpha: float, x: Tensor) -> Tensor:
         # `keras.ops.multiply` would round alpha to float32 on torch.
         return x if alpha == 1.0 else x * alpha
 
     def divided(self, x: Tensor, y: Tensor, at_least: float) -> Tensor:
-        return x / y.clamp(min=at_least)
+        return x / y.clamp(min=at_least).to(x.dtype)
 
     def fused(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor

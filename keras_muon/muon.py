@@ -125,7 +125,7 @@ class Muon(BucketedOptimizer):
         weight_decay: float | None = 0.004,
         scaling: str = "moonlight",
         rms: float = ADAMW_RMS,
-        schedule: str | dict | Schedule = "you",
+        schedule: str | dict | Schedule = "auto",
         ns_steps: int | None = None,
         compute_dtype: str = "auto",
         adam_learning_rate: Any = None,
@@ -154,7 +154,7 @@ class Muon(BucketedOptimizer):
         self.scale = get_scaling(scaling, rms=rms)
         self.schedule = get_schedule(schedule)
         self.ns_steps = ns_steps
-        self.triples = self.schedule.take(ns_steps, argument="ns_steps")
+        self.schedule.take(ns_steps, argument="ns_steps")
         self.compute_dtype = check_compute_dtype(compute_dtype)
         self._adam_rate = AdamRate(adam_learning_rate, learning_rate)
         self.adam_beta_1 = require_number("adam_beta_1", adam_beta_1, below=1.0)
@@ -237,14 +237,26 @@ class Muon(BucketedOptimizer):
         for bucket in self.buckets(range(len(self.routes))):
             if self.routes[bucket[0]].rule != "muon":
                 continue
-            views = [self.routes[index].matrix_view for index in bucket]
-            count = sum(view.batch for view in views)
-            fans = (views[0].fan_in, views[0].fan_out)
-            wide = state_dtype(self._trainable_variables[bucket[0]])
-            shape = (count, *fans) if count > 1 else fans
-            plan = planned(shape, self.triples, wide, self.compute_dtype)
-            found.append((count, plan))
+            count = sum(self.routes[index].matrix_view.batch for index in bucket)
+            found.append((count, self.plan_of(bucket)))
         return tuple(found)
+
+    def plan_of(self, indices: Sequence[int]) -> Plan:
+        """Return how the polar factors of variables that share an iteration are made.
+
+        Args:
+            indices: Their indices.
+        """
+        views = [self.routes[index].matrix_view for index in indices]
+        count = sum(view.batch for view in views)
+        fans = (views[0].fan_in, views[0].fan_out)
+        wide = state_dtype(self._trainable_variables[indices[0]])
+        key = ((count, *fans) if count > 1 else fans, wide)
+        if key not in self._plans:
+            self._plans[key] = planned(
+                key[0], self.schedule, self.ns_steps, wide, self.compute_dtype
+            )
+        return self._plans[key]
 
     def describe(self, print_fn: Callable[[str], object] | None = None) -> None:
         """Print how each variable is updated, and the totals.
@@ -262,7 +274,7 @@ class Muon(BucketedOptimizer):
             )
         masters = bytes_of(self._masters)
         print_description(
-            f"{self.name}: {self.scaling}, {self.schedule.name} x {len(self.triples)}",
+            f"{self.name}: {self.scaling}, schedule {self.schedule.name}",
             self.routes,
             self.scale,
             state_bytes=bytes_of([*self._momenta, *self._velocities]) + masters,
@@ -282,6 +294,7 @@ class Muon(BucketedOptimizer):
         routes = self._route_source.resolve(variables)
         super().build(variables)
         object.__setattr__(self, "_routes", tuple(routes))
+        object.__setattr__(self, "_plans", {})
         self._momenta, self._velocities, self._masters = [], [], []
         for variable, route in zip(variables, routes, strict=True):
             # Keras assigns the "gradient" of such a variable itself (float8 scales).

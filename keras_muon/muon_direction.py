@@ -6,9 +6,9 @@ from typing import Any
 
 from keras import ops
 
-from keras_muon.admissible import Triple
 from keras_muon.keras_ops import from_matrices, polar_factor, to_matrices
 from keras_muon.matrix_view import MatrixView
+from keras_muon.plan import Plan
 
 Tensor = Any
 
@@ -17,8 +17,7 @@ def polar_factors(
     updates: Sequence[Tensor],
     views: Sequence[MatrixView],
     *,
-    triples: Sequence[Triple],
-    compute_dtype: str,
+    plan: Plan,
     due: Tensor | None = None,
     scale: Tensor | float = 1.0,
 ) -> list[Tensor]:
@@ -27,8 +26,7 @@ def polar_factors(
     Args:
         updates: One tensor per kernel, all of one dtype.
         views: Their matrix views, all with the same fan_in and fan_out.
-        triples: One (a, b, c) per Newton-Schulz step.
-        compute_dtype: See `orthogonalize`.
+        plan: How the factors are computed.
         due: A boolean tensor: skip the iteration and return the updates if it is
             False. None is True.
         scale: What to multiply the factors by, once for the whole stack.
@@ -39,9 +37,7 @@ def polar_factors(
     stack = _stacked(updates, views)
 
     def orthogonalized() -> Tensor:
-        return (
-            ops.cast(polar_factor(stack, triples, compute_dtype), stack.dtype) * scale
-        )
+        return ops.cast(polar_factor(stack, plan), stack.dtype) * scale
 
     if due is None:
         return _unstacked(orthogonalized(), views)

@@ -13,13 +13,16 @@ that of Zhang et al. 2026, github.com/Dao-AILab/gram-newton-schulz.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from keras_muon.admissible import Triple
 from keras_muon.plan import Plan, Side
 
 # A carrier's own matrix type; only the carrier looks inside.
 Matrix = Any
+
+# Which factor of a product is transposed.
+Turned = Literal["left", "right"]
 
 # The smallest normal float32 number. Dividing by less would overflow, and processors
 # that flush smaller numbers to zero would divide by zero.
@@ -45,14 +48,36 @@ class MatrixOps(Protocol):
         A and B commute, so half of the product is redundant.
         """
 
+    def squared(self, x: Matrix) -> Matrix:
+        """Return X X of a symmetric X."""
+
+    def product(self, a: Matrix, b: Matrix, turned: Turned) -> Matrix:
+        """Return A^T B if the left is turned, A B^T if the right is."""
+
+    def mixed(self, x: Matrix, signs: Sequence[int], side: Side) -> Matrix:
+        """Return sums of signed rows (side "in") or columns (side "out").
+
+        Each group of `leading.GROUP` gives `leading.MIXTURES` of them; `signs` are
+        those of (groups, mixtures, members).
+        """
+
     def combined(self, alpha: float, x: Matrix, beta: float, y: Matrix) -> Matrix:
         """Return alpha * X + beta * Y."""
 
     def scaled(self, alpha: float, x: Matrix) -> Matrix:
         """Return alpha * X."""
 
+    def multiplied(self, x: Matrix, y: Matrix) -> Matrix:
+        """Return X * Y for one Y per matrix, in the dtype of X."""
+
     def divided(self, x: Matrix, y: Matrix, at_least: float) -> Matrix:
-        """Return X / max(Y, at_least), for one Y per matrix."""
+        """Return X / max(Y, at_least) for one Y per matrix, in the dtype of X."""
+
+    def root(self, y: Matrix) -> Matrix:
+        """Return the square root of one Y per matrix."""
+
+    def rest_of_one(self, y: Matrix, at_least: float) -> Matrix:
+        """Return sqrt(max(1 - Y Y, at_least ** 2)) for one Y per matrix."""
 
     def largest_entry(self, x: Matrix) -> Matrix:
         """Return max |X| per matrix, with both axes kept."""
@@ -61,11 +86,14 @@ class MatrixOps(Protocol):
         """Return the root of the sum of squares, first per row, then over rows.
 
         The two stages keep the float32 error near 1e-7 where a single sum over a
-        large matrix loses three digits.
+        large matrix loses three digits. Narrow dtypes are summed in float32.
         """
 
     def cast(self, x: Matrix, dtype: str) -> Matrix:
         """Return X in another dtype."""
+
+    def dtype_of(self, x: Matrix) -> str:
+        """Return the name of the dtype of X."""
 
 
 def newton_schulz(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
@@ -107,18 +135,34 @@ def normalized(x: Matrix, ops: MatrixOps) -> Matrix:
     return ops.divided(x, ops.frobenius_norm(x), at_least=1.0)
 
 
-def segment(x: Matrix, triples: Sequence[Triple], side: Side, ops: MatrixOps) -> Matrix:
+def segment(
+    x: Matrix,
+    triples: Sequence[Triple],
+    side: Side,
+    ops: MatrixOps,
+    *,
+    gram: Matrix = None,
+    square: Matrix = None,
+) -> Matrix:
     """Return X after one step per triple, all taken from one Gram matrix R = X X^T.
 
     With H = b R + c R R, a step is X <- (a I + H) X and R <- (a I + H) R (a I + H). The
     product of the factors a I + H is kept as identity * I + total: I is never formed.
     One triple alone is the step of the paper: a X + (b R + c R R) X.
+
+    Args:
+        x: Matrices.
+        triples: One (a, b, c) per step.
+        side: Side of the Gram matrix.
+        ops: The carrier.
+        gram: R, if it is known.
+        square: R R, if it is known.
     """
-    gram = ops.gram(x, side)
+    gram = ops.gram(x, side) if gram is None else gram
     identity, total = 1.0, None
     for position, (a, b, c) in enumerate(triples, start=1):
-        # A cubic step (c = 0) needs one product less.
-        inner = ops.symmetric(b, gram, c, gram, gram) if c else ops.scaled(b, gram)
+        inner = _inner(b, c, gram, square, ops)
+        square = None
         if position < len(triples):
             half = ops.symmetric(a, gram, 1.0, inner, gram)
             gram = ops.symmetric(a, half, 1.0, inner, half)
@@ -130,3 +174,14 @@ def segment(x: Matrix, triples: Sequence[Triple], side: Side, ops: MatrixOps) ->
         identity *= a
     left, right = (total, x) if side == "in" else (x, total)
     return ops.fused(identity, x, 1.0, left, right)
+
+
+def _inner(
+    b: float, c: float, gram: Matrix, square: Matrix | None, ops: MatrixOps
+) -> Matrix:
+    """b R + c R R; a cubic step (c = 0) needs one product less."""
+    if not c:
+        return ops.scaled(b, gram)
+    if square is not None:
+        return ops.combined(b, gram, c, square)
+    return ops.symmetric(b, gram, c, gram, gram)

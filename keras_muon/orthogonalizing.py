@@ -8,8 +8,10 @@ from keras import ops
 from keras_muon.keras_ops import (
     check_compute_dtype,
     from_matrices,
+    planned,
     polar_factor,
     to_matrices,
+    wide_dtype,
 )
 from keras_muon.matrix_view import MatrixView
 from keras_muon.schedules import Schedule, get_schedule
@@ -19,7 +21,7 @@ Tensor = Any
 
 def orthogonalize(
     x: Tensor,
-    schedule: str | dict | Schedule = "you",
+    schedule: str | dict | Schedule = "auto",
     steps: int | None = None,
     view: MatrixView | None = None,
     compute_dtype: str = "auto",
@@ -61,8 +63,15 @@ def orthogonalize(
     x = _floats(x)
     view = _view_of(x, view)
     dtype = keras.backend.standardize_dtype(x.dtype)
-    triples = get_schedule(schedule).take(steps)
-    matrices = polar_factor(to_matrices(x, view), triples, compute_dtype)
+    matrices = to_matrices(x, view)
+    plan = planned(
+        tuple(matrices.shape),
+        get_schedule(schedule),
+        steps,
+        wide_dtype(matrices),
+        compute_dtype,
+    )
+    matrices = polar_factor(matrices, plan)
     return ops.cast(from_matrices(matrices, view), dtype)
 
 

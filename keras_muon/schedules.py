@@ -32,6 +32,9 @@ class Schedule:
             divided by this factor. 1 changes nothing.
         name: A short name for tables and messages.
         source: Where the numbers come from.
+        compressed: The triples that take the place of the others on large matrices,
+            after their leading singular values were compressed (see
+            `keras_muon.compression`). Empty if that is never done.
 
     Raises:
         ValueError: If the numbers are unusable, in the sense above.
@@ -49,6 +52,7 @@ class Schedule:
     safety: float = 1.0
     name: str = "custom"
     source: str = ""
+    compressed: tuple[Triple, ...] = ()
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the dataclass is frozen for everyone else
@@ -59,6 +63,9 @@ class Schedule:
         set_field(self, "safety", safety)
         if self.tail not in ("repeat", "refuse"):
             raise unknown_name("tail", self.tail, ["repeat", "refuse"])
+        if self.compressed:
+            set_field(self, "compressed", _checked_triples(self.compressed))
+            check_range(self.name, self.compressed)
         check_range(self.name, self.take(self.steps))
         if len(self.coefficients) > self.steps:
             check_range(self.name, self.take(len(self.coefficients)))
@@ -101,7 +108,8 @@ class Schedule:
     def to_json(self) -> dict[str, object]:
         """Return the schedule as a dictionary of plain values."""
         values = dataclasses.asdict(self)
-        return values | {"coefficients": [list(row) for row in self.coefficients]}
+        rows = {"coefficients": self.coefficients, "compressed": self.compressed}
+        return values | {name: [list(row) for row in rows[name]] for name in rows}
 
     @classmethod
     def from_json(cls, values: dict) -> "Schedule":
@@ -161,7 +169,25 @@ def _checked_triples(coefficients: object) -> tuple[Triple, ...]:
     return triples  # type: ignore[return-value]
 
 
+_YOU: tuple[Triple, ...] = (
+    (4.0848, -6.8946, 2.9270),
+    (3.9505, -6.3029, 2.6377),
+    (3.7418, -5.5913, 2.3037),
+    (2.8769, -3.1427, 1.2046),
+    (2.8366, -3.0525, 1.2012),
+)
+
 _TABLE = (
+    Schedule(
+        name="auto",
+        coefficients=_YOU,
+        compressed=(
+            (7.755565002621945, -21.647041193095475, 15.558772234759992),
+            (3.378544575955787, -2.48290675994058, 0.49280567303169087),
+            (2.364934031433053, -1.6953726953574988, 0.4065195148193027),
+        ),
+        source="`you`; on large matrices minimax_schedule(0.015, 3) after compression",
+    ),
     Schedule(
         name="jordan",
         coefficients=((3.4445, -4.7750, 2.0315),),
@@ -171,13 +197,7 @@ _TABLE = (
     ),
     Schedule(
         name="you",
-        coefficients=(
-            (4.0848, -6.8946, 2.9270),
-            (3.9505, -6.3029, 2.6377),
-            (3.7418, -5.5913, 2.3037),
-            (2.8769, -3.1427, 1.2046),
-            (2.8366, -3.0525, 1.2012),
-        ),
+        coefficients=_YOU,
         source="You Jiacheng 2025, x.com/YouJiacheng/status/1905861218138804534",
     ),
     Schedule(

@@ -40,8 +40,7 @@ def step_matrices(
     changes = polar_factors(
         updates,
         views,
-        triples=optimizer.triples,
-        compute_dtype=optimizer.compute_dtype,
+        plan=optimizer.plan_of(indices),
         due=_due(optimizer),
         scale=rate * optimizer.scale(views[0].fan_in, views[0].fan_out),
     )
