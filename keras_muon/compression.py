@@ -42,7 +42,7 @@ def polar_factors(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
     """
     if plan.leading is None:
         return newton_schulz(x, plan, ops)
-    normal = ops.cast(normalized(x, ops), plan.compute_dtype)
+    normal = normalized(x, ops, plan.compute_dtype)
     even = compressed(normal, plan.leading, plan.side, ops, wide=ops.dtype_of(x))
     return _iterated_from_schatten(even, plan, ops)
 
@@ -84,16 +84,17 @@ def _iterated_from_schatten(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
 
     The Gram matrix and its square, which tell the norm, are those of the first step.
     """
+    dtype = plan.compute_dtype
     gram = ops.gram(x, plan.side)
-    norm = ops.frobenius_norm(gram)
-    gram = ops.divided(gram, norm, at_least=SMALLEST_NORMAL)
+    norm = ops.at_least(ops.frobenius_norm(gram), SMALLEST_NORMAL)
+    gram = ops.divided(gram, norm, dtype)
     square = ops.squared(gram)
-    norm_of_square = ops.frobenius_norm(square)
+    norm_of_square = ops.at_least(ops.frobenius_norm(square), SMALLEST_NORMAL)
     root = ops.root(norm_of_square)
-    gram = ops.divided(gram, root, at_least=SMALLEST_NORMAL)
-    square = ops.divided(square, norm_of_square, at_least=SMALLEST_NORMAL)
-    schatten = ops.root(ops.multiplied(norm, root))
-    x = ops.divided(x, schatten, at_least=SMALLEST_NORMAL)
+    gram = ops.divided(gram, root, dtype)
+    square = ops.divided(square, norm_of_square, dtype)
+    schatten = ops.multiplied(ops.root(norm), ops.root(root))
+    x = ops.divided(x, schatten, dtype)
     first, *others = plan.segments
     x = segment(x, first, plan.side, ops, gram=gram, square=square)
     return iterated(x, others, plan.side, ops)

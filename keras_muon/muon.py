@@ -11,9 +11,9 @@ from keras_muon.base_arguments import check_base_arguments
 from keras_muon.batching import check_batched, stacks
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.description import print_description
-from keras_muon.keras_ops import check_compute_dtype, planned
 from keras_muon.messages import require_flag, require_number, unknown_name
 from keras_muon.plan import Plan
+from keras_muon.planning import check_compute_dtype, planned
 from keras_muon.rates import (
     AdamRate,
     checked_decay,

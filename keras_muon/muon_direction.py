@@ -6,9 +6,10 @@ from typing import Any
 
 from keras import ops
 
-from keras_muon.keras_ops import from_matrices, polar_factor, to_matrices
+from keras_muon.kernels import from_matrices, to_matrices
 from keras_muon.matrix_view import MatrixView
 from keras_muon.plan import Plan
+from keras_muon.planning import polar_factor
 
 Tensor = Any
 

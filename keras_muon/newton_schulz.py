@@ -70,8 +70,11 @@ class MatrixOps(Protocol):
     def multiplied(self, x: Matrix, y: Matrix) -> Matrix:
         """Return X * Y for one Y per matrix, in the dtype of X."""
 
-    def divided(self, x: Matrix, y: Matrix, at_least: float) -> Matrix:
-        """Return X / max(Y, at_least) for one Y per matrix, in the dtype of X."""
+    def divided(self, x: Matrix, y: Matrix, dtype: str) -> Matrix:
+        """Return X / Y for one Y per matrix, in another dtype."""
+
+    def at_least(self, y: Matrix, least: float) -> Matrix:
+        """Return max(Y, least) for one Y per matrix."""
 
     def root(self, y: Matrix) -> Matrix:
         """Return the square root of one Y per matrix."""
@@ -82,8 +85,8 @@ class MatrixOps(Protocol):
     def largest_entry(self, x: Matrix) -> Matrix:
         """Return max |X| per matrix, with both axes kept."""
 
-    def frobenius_norm(self, x: Matrix) -> Matrix:
-        """Return the root of the sum of squares, first per row, then over rows.
+    def frobenius_norm(self, x: Matrix, unit: Matrix | None = None) -> Matrix:
+        """Return |X / unit|_F, of squares summed first per row, then over rows.
 
         The two stages keep the float32 error near 1e-7 where a single sum over a
         large matrix loses three digits. Narrow dtypes are summed in float32.
@@ -111,7 +114,7 @@ def newton_schulz(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
-    x = ops.cast(normalized(x, ops), plan.compute_dtype)
+    x = normalized(x, ops, plan.compute_dtype)
     return iterated(x, plan.segments, plan.side, ops)
 
 
@@ -124,15 +127,21 @@ def iterated(
     return x
 
 
-def normalized(x: Matrix, ops: MatrixOps) -> Matrix:
+def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
     """Return each matrix divided by its Frobenius norm, whatever its scale.
 
-    Dividing by the largest entry first makes that entry exactly 1, so the squares can
-    neither overflow nor vanish and the norm is at least 1. No epsilon is needed: only
-    a matrix of zeros has a smaller norm, and it stays zero.
+    In units of the largest entry the squares can neither overflow nor vanish, and the
+    norm is at least 1. No epsilon is needed: only a matrix of zeros has a smaller norm,
+    and it stays zero.
+
+    Args:
+        x: Matrices, in float32 or float64, in which the norm is taken.
+        ops: The carrier.
+        dtype: Of the result.
     """
-    x = ops.divided(x, ops.largest_entry(x), at_least=SMALLEST_NORMAL)
-    return ops.divided(x, ops.frobenius_norm(x), at_least=1.0)
+    largest = ops.at_least(ops.largest_entry(x), SMALLEST_NORMAL)
+    norm = ops.at_least(ops.frobenius_norm(x, largest), 1.0)
+    return ops.divided(x, ops.multiplied(norm, largest), dtype)
 
 
 def segment(

@@ -5,15 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_muon.keras_ops import (
-    check_compute_dtype,
-    from_matrices,
-    planned,
-    polar_factor,
-    to_matrices,
-    wide_dtype,
-)
+from keras_muon.keras_ops import wide_dtype
+from keras_muon.kernels import from_matrices, to_matrices
 from keras_muon.matrix_view import MatrixView
+from keras_muon.planning import check_compute_dtype, planned, polar_factor
 from keras_muon.schedules import Schedule, get_schedule
 
 Tensor = Any

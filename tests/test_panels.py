@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from keras_muon import SCHEDULES, keras_ops, orthogonalize
+from keras_muon import SCHEDULES, planning, orthogonalize
 from keras_muon.panels import lower_panels, panel_edges, torch_panels
 
 # Largest error seen 4.3e-7 of entries up to 30; a panel that is left out is off by 10.
@@ -61,9 +61,9 @@ def test_torch_gradients_flow_through_whole_products(rng):
 def test_large_matrices_take_the_panels(rng, monkeypatch):
     """From 768 rows on the CPU's plan has panels, and the result is the polynomial."""
     plans = []
-    real = keras_ops.carrier
+    real = planning.carrier
     monkeypatch.setattr(
-        keras_ops, "carrier", lambda plan: plans.append(plan) or real(plan)
+        planning, "carrier", lambda plan: plans.append(plan) or real(plan)
     )
     # A rank of 3 makes the exact result cheap: only three singular values are not 0.
     u, v = (np.linalg.qr(rng.normal(size=(n, 3)))[0] for n in (768, 800))
@@ -75,5 +75,5 @@ def test_large_matrices_take_the_panels(rng, monkeypatch):
     error = np.abs(keras.ops.convert_to_numpy(result) - (u * normal) @ v.T).max()
     # Seen 1e-6 on each backend; one triple left out is off by 5e-3.
     assert error < 1e-5
-    if not keras_ops.runs_on_accelerator():
+    if not planning.runs_on_accelerator():
         assert plans[0].panels == 4

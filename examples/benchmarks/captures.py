@@ -18,7 +18,7 @@ from captures_models import Batch, convnet, digits_batches, quickstart, vit
 from keras import ops
 
 from keras_muon import Muon
-from keras_muon.keras_ops import to_matrices
+from keras_muon.kernels import to_matrices
 from keras_muon.momentum import nesterov_update
 
 SEED = 0

@@ -1,0 +1,87 @@
+"""Plans for this backend and its device, and polar factors by them."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_muon.compression import polar_factors
+from keras_muon.devices import multiplies_bfloat16, runs_on_accelerator
+from keras_muon.keras_ops import KerasOps, wide_dtype
+from keras_muon.messages import unknown_name
+from keras_muon.plan import Plan, plan_for
+from keras_muon.schedules import Schedule
+from keras_muon.torch_ops import TorchOps
+
+Tensor = Any
+
+COMPUTE_DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
+
+
+def polar_factor(matrices: Tensor, plan: Plan) -> Tensor:
+    """Return the polar factors of matrices (..., in, out), in float32 or better.
+
+    Args:
+        matrices: Tensor whose last two axes are in and out.
+        plan: How they are computed, from `planned`.
+
+    Returns:
+        A tensor of the same shape, in float64 if the input is, else in float32.
+    """
+    wide = wide_dtype(matrices)
+    result = polar_factors(ops.cast(matrices, wide), plan, carrier(plan))
+    return ops.cast(result, wide)
+
+
+def planned(
+    shape: tuple[int, ...],
+    schedule: Schedule,
+    steps: int | None,
+    wide: str,
+    compute_dtype: str,
+) -> Plan:
+    """Return the plan for matrices, or stacks of them, on this backend's device.
+
+    Args:
+        shape: Extents of the tensor; the last two are in and out.
+        schedule: The schedule.
+        steps: Number of steps; None is the schedule's own.
+        wide: Dtype of the update, `"float32"` or `"float64"`.
+        compute_dtype: See `orthogonalize`.
+
+    Returns:
+        The plan.
+    """
+    *stack, fan_in, fan_out = shape
+    if compute_dtype == "auto":
+        fast = wide == "float32" and multiplies_bfloat16()
+        compute_dtype = "bfloat16" if fast else wide
+    return plan_for(
+        fan_in,
+        fan_out,
+        schedule,
+        compute_dtype,
+        steps=steps,
+        panelled=not stack and not runs_on_accelerator(),
+    )
+
+
+def carrier(plan: Plan) -> KerasOps:
+    """Return the verbs of this backend, with the panels that a plan wants."""
+    torch = keras.backend.backend() == "torch"
+    return TorchOps(plan.panels) if torch else KerasOps(plan.panels)
+
+
+def check_compute_dtype(compute_dtype: object) -> str:
+    """Return `compute_dtype` if it is one that NS can use, or refuse it."""
+    if compute_dtype not in COMPUTE_DTYPES:
+        raise unknown_name("compute_dtype", compute_dtype, COMPUTE_DTYPES)
+    if compute_dtype == "float64" and keras.backend.backend() == "jax":
+        import jax
+
+        if not jax.config.jax_enable_x64:
+            raise ValueError(
+                "`compute_dtype` 'float64' would be float32 on JAX, which computes in "
+                "float64 only after jax.config.update('jax_enable_x64', True)."
+            )
+    return str(compute_dtype)

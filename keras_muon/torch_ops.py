@@ -1,0 +1,77 @@
+"""MatrixOps on torch, by its fused kernels and without needless copies."""
+
+from typing import Any
+
+from keras_muon.keras_ops import KerasOps, wide_dtype
+from keras_muon.newton_schulz import Turned
+from keras_muon.panels import torch_panels
+from keras_muon.plan import Side
+
+Tensor = Any
+
+
+class TorchOps(KerasOps):
+    """The same verbs where torch has one kernel for alpha * C + beta * A @ B."""
+
+    def gram(self, x: Tensor, side: Side) -> Tensor:
+        left, right = (x, x.mT) if side == "in" else (x.mT, x)
+        return torch_panels(left, right, self.panels)
+
+    def squared(self, x: Tensor) -> Tensor:
+        return torch_panels(x, x, self.panels)
+
+    def product(self, a: Tensor, b: Tensor, turned: Turned) -> Tensor:
+        return a.mT @ b if turned == "left" else a @ b.mT
+
+    def combined(self, alpha: float, x: Tensor, beta: float, y: Tensor) -> Tensor:
+        return self.scaled(alpha, x).add(y, alpha=beta)
+
+    def scaled(self, alpha: float, x: Tensor) -> Tensor:
+        # `keras.ops.multiply` would round alpha to float32 on torch.
+        return x if alpha == 1.0 else x * alpha
+
+    def divided(self, x: Tensor, y: Tensor, dtype: str) -> Tensor:
+        import torch
+
+        narrow = getattr(torch, dtype)
+        if x.dtype == narrow or _recorded(x, y):
+            return (x / y.to(x.dtype)).to(narrow)
+        # In one pass: a second copy in the wide dtype costs more than the division.
+        out = torch.empty_like(x, dtype=narrow)
+        return torch.mul(x, y.reciprocal().to(x.dtype), out=out)
+
+    def largest_entry(self, x: Tensor) -> Tensor:
+        # Without a copy of the absolute values.
+        smallest = x.amin(dim=(-2, -1), keepdim=True)
+        return x.amax(dim=(-2, -1), keepdim=True).maximum(-smallest)
+
+    def frobenius_norm(self, x: Tensor, unit: Tensor | None = None) -> Tensor:
+        if x.device.type != "cpu" or _recorded(x):
+            return super().frobenius_norm(x, unit)
+        import torch
+
+        # Squares of any float32 fit into a float64, without copies in other units.
+        rows = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float64)
+        norm = torch.linalg.vector_norm(rows, dim=-2, keepdim=True)
+        norm = norm if unit is None else norm / unit
+        return norm.to(getattr(torch, wide_dtype(x)))
+
+    def fused(
+        self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
+    ) -> Tensor:
+        fused = c.addmm if c.ndim == 2 else c.baddbmm
+        return fused(a, b, beta=alpha, alpha=beta)
+
+    def symmetric(
+        self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
+    ) -> Tensor:
+        if self.panels == 1:
+            return self.fused(alpha, c, beta, a, b)
+        return torch_panels(a, b, self.panels, alpha, c, beta)
+
+
+def _recorded(*tensors: Tensor) -> bool:
+    """Whether torch records gradients of these, which forbids writing in place."""
+    import torch
+
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
