@@ -9,7 +9,7 @@ from keras import ops
 from keras_muon.leading import GROUP, MIXTURES
 from keras_muon.newton_schulz import Turned
 from keras_muon.panels import lower_panels
-from keras_muon.plan import Side
+from keras_muon.plan import SMALLEST_PANELLED, Side
 
 Tensor = Any
 
@@ -47,7 +47,12 @@ class KerasOps:
 
     def symmetric_product(self, a: Tensor, b: Tensor) -> Tensor:
         """Return A @ B, computing only what lies on or below the diagonal."""
-        return lower_panels(a, b, self.panels) if self.panels > 1 else ops.matmul(a, b)
+        panels = self.panels_of(a)
+        return lower_panels(a, b, panels) if panels > 1 else ops.matmul(a, b)
+
+    def panels_of(self, a: Tensor) -> int:
+        """Return the panels of a product with these rows: the small ones are whole."""
+        return self.panels if a.shape[-2] >= SMALLEST_PANELLED else 1
 
     def squared(self, x: Tensor) -> Tensor:
         return self.symmetric_product(x, x)

@@ -15,10 +15,10 @@ class TorchOps(KerasOps):
 
     def gram(self, x: Tensor, side: Side) -> Tensor:
         left, right = (x, x.mT) if side == "in" else (x.mT, x)
-        return torch_panels(left, right, self.panels)
+        return torch_panels(left, right, self.panels_of(left))
 
     def squared(self, x: Tensor) -> Tensor:
-        return torch_panels(x, x, self.panels)
+        return torch_panels(x, x, self.panels_of(x))
 
     def product(self, a: Tensor, b: Tensor, turned: Turned) -> Tensor:
         return a.mT @ b if turned == "left" else a @ b.mT
@@ -65,9 +65,10 @@ class TorchOps(KerasOps):
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
-        if self.panels == 1:
+        panels = self.panels_of(a)
+        if panels == 1:
             return self.fused(alpha, c, beta, a, b)
-        return torch_panels(a, b, self.panels, alpha, c, beta)
+        return torch_panels(a, b, panels, alpha, c, beta)
 
 
 def _recorded(*tensors: Tensor) -> bool:
