@@ -56,7 +56,21 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         """Update one variable: a bucket of its own."""
         index = self._get_variable_index(variable)
-        self.update_bucket([index], [gradient], [variable], learning_rate)
+        with _without_gradients():
+            self.update_bucket([index], [gradient], [variable], learning_rate)
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether this step must leave the values of all variables alone."""
+        return getattr(self, "_is_stateless", False)
+
+    def stateless_apply(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the variables after a step, see `keras.optimizers.Optimizer`."""
+        object.__setattr__(self, "_is_stateless", True)
+        try:
+            return super().stateless_apply(*args, **kwargs)
+        finally:
+            object.__setattr__(self, "_is_stateless", False)
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> Any:
         """Apply gradients, checked, dense and in float32 or better."""

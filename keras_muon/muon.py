@@ -309,15 +309,21 @@ class Muon(BucketedOptimizer):
             self._masters.append(master)
 
     def buckets(self, indices: Sequence[int]) -> list[list[int]]:
-        """Return the positions that share an iteration; AdamW's one by one."""
+        """Return the positions that go together; AdamW's of a dtype on torch only."""
         matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]
         groups = stacks(
             [self.routes[indices[i]].matrix_view for i in matrices],
             [state_dtype(self._trainable_variables[indices[i]]) for i in matrices],
             self.batched,
         )
-        others = [[i] for i, n in enumerate(indices) if self.routes[n].rule == "adamw"]
-        return [[matrices[i] for i in group] for group in groups] + others
+        others: dict[Any, list[int]] = {}
+        for i, n in enumerate(indices):
+            if self.routes[n].rule == "adamw":
+                variable = self._trainable_variables[n]
+                together = keras.backend.backend() == "torch"
+                key = str(variable.dtype) if together else i
+                others.setdefault(key, []).append(i)
+        return [[matrices[i] for i in g] for g in groups] + list(others.values())
 
     def update_bucket(
         self,
@@ -326,12 +332,12 @@ class Muon(BucketedOptimizer):
         variables: Sequence[Variable],
         learning_rate: Tensor,
     ) -> None:
-        """Update hidden matrices of one shape together, or one AdamW variable."""
+        """Update hidden matrices of one shape together, or AdamW's variables."""
         dtype = state_dtype(self._trainable_variables[indices[0]])
         gradients = [ops.cast(gradient, dtype) for gradient in gradients]
         rate = ops.cast(learning_rate, dtype)
         if self.routes[indices[0]].rule == "adamw":
-            step_by_adamw(self, indices[0], gradients[0], variables[0], rate)
+            step_by_adamw(self, indices, gradients, variables, rate)
             return
         step_matrices(self, indices, gradients, variables, rate)
 

@@ -20,7 +20,7 @@ def polar_factors(
     *,
     plan: Plan,
     due: Tensor | None = None,
-    scale: Tensor | float = 1.0,
+    scale: Tensor | None = None,
 ) -> list[Tensor]:
     """Return the polar factors of kernels that share (fan_in, fan_out), as one stack.
 
@@ -30,7 +30,8 @@ def polar_factors(
         plan: How the factors are computed.
         due: A boolean tensor: skip the iteration and return the updates if it is
             False. None is True.
-        scale: What to multiply the factors by, once for the whole stack.
+        scale: What to multiply the factors by, once for the whole stack. None leaves
+            them as they are, in the dtype of the products.
 
     Returns:
         Tensors of the kernels' shapes.
@@ -38,7 +39,8 @@ def polar_factors(
     stack = _stacked(updates, views)
 
     def orthogonalized() -> Tensor:
-        return ops.cast(polar_factor(stack, plan), stack.dtype) * scale
+        factor = polar_factor(stack, plan)
+        return factor if scale is None else ops.cast(factor, stack.dtype) * scale
 
     if due is None:
         return _unstacked(orthogonalized(), views)

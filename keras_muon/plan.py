@@ -40,6 +40,9 @@ SMALLEST_SHARED = 128
 # 256 rows it is 8 % worse than five Jordan steps where rows differ in scale.
 SMALLEST_COMPRESSED = 384
 
+# From here on "auto" takes bfloat16 where it is fast; below, calls take the time.
+SMALLEST_NARROW = 256
+
 # Dtypes in which compression was measured; float16 has too small a range for it.
 COMPRESSED_DTYPES = ("float32", "float64", "bfloat16")
 

@@ -9,7 +9,7 @@ from keras_muon.compression import polar_factors
 from keras_muon.devices import multiplies_bfloat16, runs_on_accelerator
 from keras_muon.keras_ops import KerasOps, wide_dtype
 from keras_muon.messages import unknown_name
-from keras_muon.plan import Plan, plan_for
+from keras_muon.plan import SMALLEST_NARROW, Plan, plan_for
 from keras_muon.schedules import Schedule
 from keras_muon.torch_ops import TorchOps
 
@@ -19,18 +19,17 @@ COMPUTE_DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 
 
 def polar_factor(matrices: Tensor, plan: Plan) -> Tensor:
-    """Return the polar factors of matrices (..., in, out), in float32 or better.
+    """Return the polar factors of matrices (..., in, out).
 
     Args:
         matrices: Tensor whose last two axes are in and out.
         plan: How they are computed, from `planned`.
 
     Returns:
-        A tensor of the same shape, in float64 if the input is, else in float32.
+        A tensor of the same shape, in the dtype of the products.
     """
-    wide = wide_dtype(matrices)
-    result = polar_factors(ops.cast(matrices, wide), plan, carrier(plan))
-    return ops.cast(result, wide)
+    wide = ops.cast(matrices, wide_dtype(matrices))
+    return polar_factors(wide, plan, carrier(plan))
 
 
 def planned(
@@ -54,8 +53,9 @@ def planned(
     """
     *stack, fan_in, fan_out = shape
     if compute_dtype == "auto":
-        fast = wide == "float32" and multiplies_bfloat16()
-        compute_dtype = "bfloat16" if fast else wide
+        large = min(fan_in, fan_out) >= SMALLEST_NARROW
+        narrow = wide == "float32" and large and multiplies_bfloat16()
+        compute_dtype = "bfloat16" if narrow else wide
     return plan_for(
         fan_in,
         fan_out,

@@ -9,6 +9,11 @@ from keras import ops
 from keras_muon.adamw import AdamWState, adamw_direction
 from keras_muon.momentum import nesterov_update
 from keras_muon.muon_direction import polar_factors
+from keras_muon.torch_steps import (
+    step_by_adamw_in_place,
+    step_matrices_in_place,
+    writes_in_place,
+)
 from keras_muon.writing import move, usable, write
 
 Tensor = Any
@@ -31,6 +36,9 @@ def step_matrices(
         variables: What to assign to.
         rate: The learning rate in the dtype of the state.
     """
+    if writes_in_place(optimizer, variables):
+        step_matrices_in_place(optimizer, indices, gradients, variables, rate)
+        return
     views = [optimizer.routes[index].matrix_view for index in indices]
     uses = [usable(optimizer, gradient) for gradient in gradients]
     updates = [
@@ -52,17 +60,40 @@ def step_matrices(
 
 
 def step_by_adamw(
-    optimizer: Any, index: int, gradient: Tensor, variable: Variable, rate: Tensor
+    optimizer: Any,
+    indices: Sequence[int],
+    gradients: Sequence[Tensor],
+    variables: Sequence[Variable],
+    rate: Tensor,
 ) -> None:
-    """Move one variable by an AdamW step.
+    """Move variables of one dtype by an AdamW step.
 
     Args:
         optimizer: The `Muon` that holds settings and state.
-        index: Index of the variable.
-        gradient: Its gradient, in the dtype of the state.
-        variable: What to assign to.
+        indices: Indices of the variables.
+        gradients: Their gradients, in the dtype of the state.
+        variables: What to assign to.
         rate: Muon's learning rate in the dtype of the state.
     """
+    rate = ops.cast(optimizer.adam_rate(rate), gradients[0].dtype)
+    same = optimizer.adam_weight_decay == "same"
+    decay = optimizer.weight_decay if same else optimizer.adam_weight_decay
+    if writes_in_place(optimizer, variables):
+        step_by_adamw_in_place(optimizer, indices, gradients, variables, rate, decay)
+        return
+    for index, gradient, variable in zip(indices, gradients, variables, strict=True):
+        kept = 1.0 - rate * decay if decay and optimizer.decays(index) else None
+        _step_one_by_adamw(optimizer, index, gradient, variable, rate, kept)
+
+
+def _step_one_by_adamw(
+    optimizer: Any,
+    index: int,
+    gradient: Tensor,
+    variable: Variable,
+    rate: Tensor,
+    kept: Tensor | None,
+) -> None:
     state, use = optimizer.state_of(index), usable(optimizer, gradient)
     direction, new_state = adamw_direction(
         gradient,
@@ -75,11 +106,6 @@ def step_by_adamw(
     )
     for variable_of_state, value in zip(state, new_state, strict=True):
         write(optimizer, variable_of_state, value, use)
-    rate = ops.cast(optimizer.adam_rate(rate), gradient.dtype)
-    same = optimizer.adam_weight_decay == "same"
-    decay = optimizer.weight_decay if same else optimizer.adam_weight_decay
-    decay = _decay_of(optimizer, index, decay)
-    kept = 1.0 - rate * decay if decay else None
     move(optimizer, index, variable, rate * direction, kept, use)
 
 
@@ -95,10 +121,6 @@ def _advance_momentum(
     )
     write(optimizer, state, new_state, use)
     return update
-
-
-def _decay_of(optimizer: Any, index: int, decay: float | None) -> float:
-    return decay if decay and optimizer.decays(index) else 0.0
 
 
 def _due(optimizer: Any) -> Tensor | None:

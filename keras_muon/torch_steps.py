@@ -1,0 +1,117 @@
+"""The steps of both rules on torch, written into state and weights where they are.
+
+Outside of a compiler every expression would fill new memory, and on large matrices that
+takes longer than the arithmetic. The formulas are those of `keras_muon.momentum` and
+`keras_muon.adamw`; a test holds both forms to each other.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from keras_muon.muon_direction import polar_factors
+from keras_muon.state import is_narrow
+
+Tensor = Any
+Variable = Any
+
+
+def writes_in_place(optimizer: Any, variables: Sequence[Variable]) -> bool:
+    """Whether these variables can be stepped in place.
+
+    Args:
+        optimizer: The `Muon` that holds settings and state.
+        variables: What to assign to.
+
+    Returns:
+        False on other backends, for weights with master copies, where steps may be
+        skipped, and in `stateless_apply`, which must leave all values alone.
+    """
+    return (
+        keras.backend.backend() == "torch"
+        and optimizer.nonfinite == "propagate"
+        and not optimizer.is_stateless
+        and not any(map(is_narrow, variables))
+    )
+
+
+def step_matrices_in_place(
+    optimizer: Any,
+    indices: Sequence[int],
+    gradients: Sequence[Tensor],
+    variables: Sequence[Variable],
+    rate: Tensor,
+) -> None:
+    """Move hidden matrices that share (fan_in, fan_out), see `steps.step_matrices`."""
+    import torch
+
+    momentum = optimizer.momentum
+    states = [optimizer.state_of(index)[0].value for index in indices]
+    torch._foreach_mul_(states, momentum)
+    torch._foreach_add_(states, gradients)
+    updates = states
+    if optimizer.nesterov:
+        updates = torch._foreach_add(gradients, states, alpha=momentum)
+    views = [optimizer.routes[index].matrix_view for index in indices]
+    factors = polar_factors(updates, views, plan=optimizer.plan_of(indices))
+    scale = rate * optimizer.scale(views[0].fan_in, views[0].fan_out)
+    weights = [variable.value for variable in variables]
+    _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
+    for weight, factor in zip(weights, factors, strict=True):
+        weight.addcmul_(factor, scale, value=-1.0)
+
+
+def step_by_adamw_in_place(
+    optimizer: Any,
+    indices: Sequence[int],
+    gradients: Sequence[Tensor],
+    variables: Sequence[Variable],
+    rate: Tensor,
+    decay: float | None,
+) -> None:
+    """Move variables of one dtype by an AdamW step, see `steps.step_by_adamw`.
+
+    Args:
+        optimizer: The `Muon` that holds settings and state.
+        indices: Indices of the variables.
+        gradients: Their gradients, in the dtype of the state.
+        variables: What to assign to.
+        rate: AdamW's learning rate.
+        decay: Its weight decay.
+    """
+    import torch
+
+    beta_1, beta_2 = optimizer.adam_beta_1, optimizer.adam_beta_2
+    states = [optimizer.state_of(index) for index in indices]
+    momenta = [momentum.value for momentum, _ in states]
+    velocities = [velocity.value for _, velocity in states]
+    torch._foreach_lerp_(momenta, gradients, 1.0 - beta_1)
+    torch._foreach_mul_(velocities, beta_2)
+    torch._foreach_addcmul_(velocities, gradients, gradients, 1.0 - beta_2)
+    step = (optimizer.iterations.value + 1).to(rate.dtype)
+    correction = (1.0 - beta_2**step).sqrt() / (1.0 - beta_1**step)
+    weights = [variable.value for variable in variables]
+    _decay(optimizer, indices, weights, rate, decay)
+    divisors = torch._foreach_sqrt(velocities)
+    torch._foreach_add_(divisors, optimizer.adam_epsilon)
+    # A rate of zero makes them infinite, and the step zero.
+    torch._foreach_div_(divisors, -rate * correction)
+    torch._foreach_addcdiv_(weights, momenta, divisors)
+
+
+def _decay(
+    optimizer: Any,
+    indices: Sequence[int],
+    weights: Sequence[Tensor],
+    rate: Tensor,
+    decay: float | None,
+) -> None:
+    if not decay:
+        return
+    import torch
+
+    pairs = zip(indices, weights, strict=True)
+    decayed = [weight for index, weight in pairs if optimizer.decays(index)]
+    if decayed:
+        torch._foreach_mul_(decayed, 1.0 - rate * decay)
