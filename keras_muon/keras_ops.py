@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_muon.leading import GROUP, MIXTURES
@@ -64,7 +65,9 @@ class KerasOps:
 
     def mixed(self, x: Tensor, signs: Sequence[int], side: Side) -> Tensor:
         *stack, fan_in, fan_out = x.shape
-        signs = ops.cast(ops.reshape(ops.array(signs), (-1, MIXTURES, GROUP)), x.dtype)
+        # By NumPy: torch takes 20 ms for a tuple.
+        array = np.array(signs, "float32").reshape(-1, MIXTURES, GROUP)
+        signs = ops.cast(ops.convert_to_tensor(array), x.dtype)
         if side == "in":
             groups = ops.reshape(x, (*stack, -1, GROUP, fan_out))
             return ops.reshape(ops.matmul(signs, groups), (*stack, -1, fan_out))
