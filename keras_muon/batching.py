@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
+import keras
+
 from keras_muon.devices import runs_on_accelerator
 from keras_muon.matrix_view import MatrixView
+from keras_muon.plan import LARGEST_STACKED_ON_CPU
 
-# On a CPU a stack of small matrices saves calls, a stack of large ones only costs a
-# copy: measured at 16 x 64 x 64 (torch 12 times faster) and 8 x 512 x 512 (slower).
-LARGEST_STACKED_ON_CPU = 512 * 128
+# Entries of a stack of large matrices, of which there are a few copies at a time: 64
+# MiB of float32 on a CPU, 256 MiB on an accelerator.
+MOST_STACKED_ON_CPU = 2**24
+MOST_STACKED = 2**26
 
 Batched = str | bool
 
@@ -27,8 +31,9 @@ def stacks(
     Args:
         views: The matrix view of each kernel.
         dtypes: The dtype of each kernel's momentum.
-        batched: True to stack all, False none, `"auto"` those that gain: all on
-            accelerators, the small ones on CPUs.
+        batched: True to stack all, False none, `"auto"` those that gain, in stacks of
+            limited size: all on accelerators; on CPUs the small ones, and where a
+            graph is compiled also the large ones, for it to stay small.
 
     Returns:
         Lists of positions, in the order of their first member.
@@ -39,15 +44,31 @@ def stacks(
         [[0, 1]]
     """
     groups: dict[tuple, list[int]] = {}
+    entries: dict[tuple, int] = {}
     for position, (view, dtype) in enumerate(zip(views, dtypes, strict=True)):
-        alone = not _worth_stacking(view, batched)
-        key = (view.fan_in, view.fan_out, dtype, position if alone else None)
-        groups.setdefault(key, []).append(position)
+        kind = (view.fan_in, view.fan_out, dtype)
+        size = view.batch * view.fan_in * view.fan_out
+        entries[kind] = entries.get(kind, 0) + size
+        place = _place(view, batched, position, entries[kind] - size)
+        groups.setdefault((*kind, place), []).append(position)
     return list(groups.values())
 
 
-def _worth_stacking(view: MatrixView, batched: Batched) -> bool:
-    if batched == "auto":
-        small = view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU
-        return small or runs_on_accelerator()
-    return bool(batched)
+def _place(view: MatrixView, batched: Batched, position: int, before: int) -> int:
+    """Return which of the stacks of its kind takes a kernel.
+
+    Args:
+        view: Its matrix view.
+        batched: See `stacks`.
+        position: Its own number, for a stack of its own.
+        before: Entries of its kind before it.
+    """
+    if batched != "auto":
+        return 0 if batched else position
+    if runs_on_accelerator():
+        return before // MOST_STACKED
+    if view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU:
+        return 0
+    # Eager torch has no graph to keep small.
+    compiled = keras.backend.backend() != "torch"
+    return before // MOST_STACKED_ON_CPU if compiled else position

@@ -9,8 +9,7 @@ from keras import ops
 
 from keras_muon.leading import GROUP, MIXTURES
 from keras_muon.newton_schulz import Turned
-from keras_muon.panels import lower_panels
-from keras_muon.plan import SMALLEST_PANELLED, Side
+from keras_muon.plan import Side
 
 Tensor = Any
 
@@ -22,19 +21,12 @@ def wide_dtype(x: Tensor) -> str:
 
 
 class KerasOps:
-    """The verbs of `MatrixOps` in `keras.ops`, on any backend.
-
-    Args:
-        panels: Number of column panels of a symmetric product.
-    """
-
-    def __init__(self, panels: int = 1):
-        self.panels = panels
+    """The verbs of `MatrixOps` in `keras.ops`, on any backend."""
 
     def gram(self, x: Tensor, side: Side) -> Tensor:
         transposed = ops.swapaxes(x, -1, -2)
         left, right = (x, transposed) if side == "in" else (transposed, x)
-        return self.symmetric_product(left, right)
+        return ops.matmul(left, right)
 
     def fused(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
@@ -44,19 +36,10 @@ class KerasOps:
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
-        return self.combined(alpha, c, beta, self.symmetric_product(a, b))
-
-    def symmetric_product(self, a: Tensor, b: Tensor) -> Tensor:
-        """Return A @ B, computing only what lies on or below the diagonal."""
-        panels = self.panels_of(a)
-        return lower_panels(a, b, panels) if panels > 1 else ops.matmul(a, b)
-
-    def panels_of(self, a: Tensor) -> int:
-        """Return the panels of a product with these rows: the small ones are whole."""
-        return self.panels if a.shape[-2] >= SMALLEST_PANELLED else 1
+        return self.fused(alpha, c, beta, a, b)
 
     def squared(self, x: Tensor) -> Tensor:
-        return self.symmetric_product(x, x)
+        return ops.matmul(x, x)
 
     def product(self, a: Tensor, b: Tensor, turned: Turned) -> Tensor:
         if turned == "left":

@@ -294,6 +294,8 @@ class Muon(BucketedOptimizer):
         routes = self._route_source.resolve(variables)
         super().build(variables)
         object.__setattr__(self, "_routes", tuple(routes))
+        # Decided once, not at every step of eager torch.
+        object.__setattr__(self, "_groups", {})
         object.__setattr__(self, "_plans", {})
         self._momenta, self._velocities, self._masters = [], [], []
         for variable, route in zip(variables, routes, strict=True):
@@ -310,6 +312,12 @@ class Muon(BucketedOptimizer):
 
     def buckets(self, indices: Sequence[int]) -> list[list[int]]:
         """Return the positions that go together; AdamW's of a dtype on torch only."""
+        key = tuple(indices)
+        if key not in self._groups:
+            self._groups[key] = self._grouped(indices)
+        return self._groups[key]
+
+    def _grouped(self, indices: Sequence[int]) -> list[list[int]]:
         matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]
         groups = stacks(
             [self.routes[indices[i]].matrix_view for i in matrices],
@@ -320,8 +328,8 @@ class Muon(BucketedOptimizer):
         for i, n in enumerate(indices):
             if self.routes[n].rule == "adamw":
                 variable = self._trainable_variables[n]
-                together = keras.backend.backend() == "torch"
-                key = str(variable.dtype) if together else i
+                torch = keras.backend.backend() == "torch"
+                key = str(variable.dtype) if torch and self.batched else i
                 others.setdefault(key, []).append(i)
         return [[matrices[i] for i in g] for g in groups] + list(others.values())
 

@@ -9,7 +9,12 @@ from keras_muon.compression import polar_factors
 from keras_muon.devices import multiplies_bfloat16, runs_on_accelerator
 from keras_muon.keras_ops import KerasOps, wide_dtype
 from keras_muon.messages import unknown_name
-from keras_muon.plan import SMALLEST_NARROW, Plan, plan_for
+from keras_muon.plan import (
+    LARGEST_STACKED_ON_CPU,
+    SMALLEST_NARROW,
+    Plan,
+    plan_for,
+)
 from keras_muon.schedules import Schedule
 from keras_muon.torch_ops import TorchOps
 
@@ -28,8 +33,13 @@ def polar_factor(matrices: Tensor, plan: Plan) -> Tensor:
     Returns:
         A tensor of the same shape, in the dtype of the products.
     """
-    wide = ops.cast(matrices, wide_dtype(matrices))
-    return polar_factors(wide, plan, carrier(plan))
+    wide, verbs = ops.cast(matrices, wide_dtype(matrices)), carrier(plan)
+    if not plan.one_by_one:
+        return polar_factors(wide, plan, verbs)
+    if keras.backend.backend() == "torch":
+        return ops.stack([polar_factors(matrix, plan, verbs) for matrix in wide])
+    # One graph for all of them, which is compiled once.
+    return ops.map(lambda matrix: polar_factors(matrix, plan, verbs), wide)
 
 
 def planned(
@@ -52,6 +62,7 @@ def planned(
         The plan.
     """
     *stack, fan_in, fan_out = shape
+    alone = not runs_on_accelerator() and fan_in * fan_out > LARGEST_STACKED_ON_CPU
     if compute_dtype == "auto":
         large = min(fan_in, fan_out) >= SMALLEST_NARROW
         narrow = wide == "float32" and large and multiplies_bfloat16()
@@ -62,14 +73,15 @@ def planned(
         schedule,
         compute_dtype,
         steps=steps,
-        panelled=not stack and not runs_on_accelerator(),
+        one_by_one=bool(stack) and alone,
+        panelled=alone and keras.backend.backend() == "torch",
     )
 
 
 def carrier(plan: Plan) -> KerasOps:
     """Return the verbs of this backend, with the panels that a plan wants."""
     torch = keras.backend.backend() == "torch"
-    return TorchOps(plan.panels) if torch else KerasOps(plan.panels)
+    return TorchOps(plan.panels) if torch else KerasOps()
 
 
 def check_compute_dtype(compute_dtype: object) -> str:

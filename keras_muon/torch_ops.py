@@ -5,20 +5,27 @@ from typing import Any
 from keras_muon.keras_ops import KerasOps, wide_dtype
 from keras_muon.newton_schulz import Turned
 from keras_muon.panels import torch_panels
-from keras_muon.plan import Side
+from keras_muon.plan import SMALLEST_PANELLED, Side
 
 Tensor = Any
 
 
 class TorchOps(KerasOps):
-    """The same verbs where torch has one kernel for alpha * C + beta * A @ B."""
+    """The same verbs where torch has one kernel for alpha * C + beta * A @ B.
+
+    Args:
+        panels: Number of column panels of a symmetric product; small ones are whole.
+    """
+
+    def __init__(self, panels: int = 1):
+        self.panels = panels
 
     def gram(self, x: Tensor, side: Side) -> Tensor:
         left, right = (x, x.mT) if side == "in" else (x.mT, x)
-        return torch_panels(left, right, self.panels_of(left))
+        return torch_panels(left, right, self._panels_of(left))
 
     def squared(self, x: Tensor) -> Tensor:
-        return torch_panels(x, x, self.panels_of(x))
+        return torch_panels(x, x, self._panels_of(x))
 
     def product(self, a: Tensor, b: Tensor, turned: Turned) -> Tensor:
         return a.mT @ b if turned == "left" else a @ b.mT
@@ -65,10 +72,13 @@ class TorchOps(KerasOps):
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
-        panels = self.panels_of(a)
+        panels = self._panels_of(a)
         if panels == 1:
             return self.fused(alpha, c, beta, a, b)
         return torch_panels(a, b, panels, alpha, c, beta)
+
+    def _panels_of(self, a: Tensor) -> int:
+        return self.panels if a.shape[-2] >= SMALLEST_PANELLED else 1
 
 
 def _recorded(*tensors: Tensor) -> bool:
