@@ -17,6 +17,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "schedule": {"help": f"{NAMES}, or your own: 'a,b,c;a,b,c' (the last repeats)"},
     "steps": {"type": int, "help": "number of steps (default: the schedule's)"},
+    "method": {
+        "help": "standard: a Gram matrix per step; planned: as the optimizer for these "
+        "extents, with steps that share one, and compression"
+    },
     "side": {"help": "side of the Gram matrix: auto|in|out (default: auto)"},
     "dtype": {"help": "float32|float64 (default: float32)"},
     "emulate": {"help": "bfloat16|float16: round every product to it and back"},
@@ -41,16 +45,20 @@ SHAPES = {
 # The arguments of each function, in the order of the help.
 ARGUMENTS = {
     "newton_schulz": (
-        "shape", "batch", "schedule", "steps", "side", "dtype", "emulate", "opset",
-        "dynamic",
+        "shape", "batch", "schedule", "steps", "method", "side", "dtype", "emulate",
+        "opset", "dynamic",
     ),
     "muon_step": (
         "shape", "batch", "momentum", "nesterov", "scaling", "rms", "schedule",
-        "steps", "dtype", "emulate", "opset",
+        "steps", "method", "dtype", "emulate", "opset",
     ),
     "adamw_step": ("shape", "beta_1", "beta_2", "epsilon", "dtype", "opset"),
 }  # fmt: skip
-DEFAULT_SCHEDULES = {"newton_schulz": "jordan", "muon_step": "you"}
+# Defaults that differ between graphs.
+DEFAULTS = {
+    "newton_schulz": {"schedule": "jordan", "method": "standard"},
+    "muon_step": {"schedule": "auto", "method": "planned"},
+}
 RULES = {"muon": "muon_step", "adamw": "adamw_step"}
 
 
@@ -74,10 +82,9 @@ def add_options(
         users = [rule for rule, kind in RULES.items() if name in ARGUMENTS[kind]]
         if name == "shape":
             settings["help"] = shape_help
-        if name == "schedule":
-            default = next(
-                DEFAULT_SCHEDULES[k] for k in kinds if k in DEFAULT_SCHEDULES
-            )
+        for default in [
+            DEFAULTS[k][name] for k in kinds if name in DEFAULTS.get(k, ())
+        ]:
             settings["help"] += f" (default: {default})"
         if len(kinds) > 1 and len(users) == 1:
             settings["help"] = f"{users[0]}: {settings['help']}"

@@ -11,19 +11,17 @@ import onnx
 from keras_muon.export.arguments import (
     DEFAULT_OPSET,
     Extent,
-    checked_dtype,
-    checked_emulation,
     checked_opset,
     checked_shape,
-    checked_triples,
 )
-from keras_muon.export.newton_schulz_graph import formula, record_newton_schulz
+from keras_muon.export.iteration import Iteration
+from keras_muon.export.newton_schulz_graph import record_newton_schulz
 from keras_muon.export.recorder import Recorder
 from keras_muon.export.step_ports import MUON_STATE, StepPorts
 from keras_muon.messages import require_flag, require_number
 from keras_muon.momentum import decayed_step, nesterov_update
 from keras_muon.scaling import ADAMW_RMS, get_scaling
-from keras_muon.schedules import Schedule, get_schedule
+from keras_muon.schedules import Schedule
 
 FORMULA = """\
 M <- {momentum} M + G;  U = {update};  O = polar factor of U;
@@ -40,8 +38,9 @@ def muon_step(
     nesterov: bool = True,
     scaling: str = "moonlight",
     rms: float = ADAMW_RMS,
-    schedule: str | dict | Schedule = "you",
+    schedule: str | dict | Schedule = "auto",
     steps: int | None = None,
+    method: str = "planned",
     dtype: str = "float32",
     emulate: str | None = None,
     opset: int = DEFAULT_OPSET,
@@ -62,6 +61,7 @@ def muon_step(
         rms: Root mean square per entry of a moonlight update, dimensionless.
         schedule: A name in `keras_muon.SCHEDULES`, or a `keras_muon.Schedule`.
         steps: Number of Newton-Schulz steps. None takes the schedule's own number.
+        method: `"planned"` as `keras_muon.Muon`, or `"standard"`: see `newton_schulz`.
         dtype: `"float32"` or `"float64"`.
         emulate: `"bfloat16"` or `"float16"`: round every product to it and back.
         opset: Version of the standard operators, 18 to 26.
@@ -84,20 +84,17 @@ def muon_step(
     momentum = require_number("momentum", momentum, below=1.0)
     require_flag("nesterov", nesterov)
     scale = get_scaling(scaling, rms=rms)(int(extents.fan_in), int(extents.fan_out))
-    schedule = get_schedule(schedule)
-    triples = checked_triples(schedule, steps)
-    dtype, opset = checked_dtype(dtype), checked_opset(opset)
-    emulate = checked_emulation(emulate, dtype)
-    compute_dtype = emulate or dtype
+    iteration = Iteration.checked(
+        extents, schedule, steps, method=method, dtype=dtype, emulate=emulate
+    )
+    opset = checked_opset(opset)
 
     recorder = Recorder(stacked=batch is not None, scope="momentum")
-    ports = StepPorts.create(recorder, dtype, extents.extents, MUON_STATE)
+    ports = StepPorts.create(recorder, iteration.dtype, extents.extents, MUON_STATE)
     update, new_momentum = nesterov_update(
         ports.gradient, *ports.state, momentum=momentum, nesterov=nesterov
     )
-    factor = record_newton_schulz(
-        recorder, update, extents, triples, side="auto", compute_dtype=compute_dtype
-    )
+    factor = record_newton_schulz(recorder, update, iteration)
     recorder.scope = "parameter"
     rate = ports.learning_rate
     kept = 1.0 - rate * ports.weight_decay
@@ -112,20 +109,15 @@ def muon_step(
             momentum=momentum,
             update=f"G + {momentum} M" if nesterov else "M",
             scale=scale,
-            polar_factor=formula(extents.extents, schedule, triples, compute_dtype),
+            polar_factor=iteration.formula,
         ),
         specification={
             "kind": "muon_step",
-            "shape": [extents.fan_in, extents.fan_out],
-            "batch": extents.batch,
+            **iteration.specification,
             "momentum": momentum,
             "nesterov": nesterov,
             "scaling": scaling,
             "rms": float(rms),
-            "schedule": schedule.to_json(),
-            "steps": len(triples),
-            "dtype": dtype,
-            "emulate": emulate,
             "opset": opset,
         },
     )

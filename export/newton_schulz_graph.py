@@ -1,33 +1,23 @@
 """Newton-Schulz as an ONNX graph: unrolled, without control flow for known shapes."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import onnx
 
-from keras_muon.admissible import Triple
+from keras_muon.compression import polar_factors
 from keras_muon.export.arguments import (
     DEFAULT_OPSET,
     Extent,
-    GraphShape,
-    checked_dtype,
-    checked_emulation,
     checked_opset,
     checked_shape,
-    checked_side,
-    checked_triples,
 )
 from keras_muon.export.finish import Port, finish
 from keras_muon.export.graph_writer import Value
+from keras_muon.export.iteration import Iteration
 from keras_muon.export.recorder import Recorder
 from keras_muon.newton_schulz import iterated, normalized
 from keras_muon.plan import Side, short_side
-from keras_muon.schedules import Schedule, get_schedule
-
-FORMULA = """\
-X <- U / |U|_F, then for every triple (a, b, c): A = X X^T, X <- a X + (b A + c A A) X.
-U is `update`, of shape {shape}; the last X is `polar_factor`.
-Schedule {name}, in {dtype}: {triples}."""
+from keras_muon.schedules import Schedule
 
 
 def newton_schulz(
@@ -35,6 +25,7 @@ def newton_schulz(
     *,
     schedule: str | dict | Schedule = "jordan",
     steps: int | None = None,
+    method: str = "standard",
     batch: Extent | None = None,
     side: str = "auto",
     dtype: str = "float32",
@@ -49,6 +40,10 @@ def newton_schulz(
             `dynamic`.
         schedule: A name in `keras_muon.SCHEDULES`, or a `keras_muon.Schedule`.
         steps: Number of steps. None takes the schedule's own number.
+        method: `"standard"` takes the schedule's triples, each with a Gram matrix of
+            its own. `"planned"` does what `keras_muon.Muon` does with matrices of these
+            extents: steps share Gram matrices, and the schedule `"auto"` compresses
+            leading singular values of large ones. `steps` switches that off.
         batch: How many matrices the input stacks on a first axis; a string names an
             unknown number. None is one matrix without that axis.
         side: Side of the Gram matrix: `"in"` (X X^T), `"out"` (X^T X), or `"auto"`,
@@ -75,15 +70,19 @@ def newton_schulz(
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
     extents = checked_shape(shape, batch, dynamic)
-    schedule, side = get_schedule(schedule), checked_side(side)
-    triples = checked_triples(schedule, steps)
-    dtype, opset = checked_dtype(dtype), checked_opset(opset)
-    emulate = checked_emulation(emulate, dtype)
-    recorder = Recorder(stacked=batch is not None)
-    update = recorder.input("update", dtype)
-    result = record_newton_schulz(
-        recorder, update, extents, triples, side=side, compute_dtype=emulate or dtype
+    iteration = Iteration.checked(
+        extents,
+        schedule,
+        steps,
+        method=method,
+        side=side,
+        dtype=dtype,
+        emulate=emulate,
     )
+    opset = checked_opset(opset)
+    recorder = Recorder(stacked=batch is not None)
+    update = recorder.input("update", iteration.dtype)
+    result = record_newton_schulz(recorder, update, iteration)
     result = recorder.output(result, "polar_factor")
     return finish(
         recorder,
@@ -91,70 +90,46 @@ def newton_schulz(
         [Port(result, extents.extents)],
         name="newton_schulz",
         opset=opset,
-        doc_string=formula(extents.extents, schedule, triples, emulate or dtype),
+        doc_string=iteration.formula,
         specification={
             "kind": "newton_schulz",
-            "shape": [extents.fan_in, extents.fan_out],
-            "schedule": schedule.to_json(),
-            "steps": len(triples),
-            "batch": extents.batch,
-            "side": side,
-            "dtype": dtype,
-            "emulate": emulate,
+            **iteration.specification,
+            "side": iteration.side,
             "opset": opset,
             "dynamic": dynamic,
         },
     )
 
 
-def record_newton_schulz(
-    recorder: Recorder,
-    x: Value,
-    shape: GraphShape,
-    triples: Sequence[Triple],
-    *,
-    side: str,
-    compute_dtype: str,
-) -> Value:
-    """Write down the iteration of `keras_muon.newton_schulz`.
+def record_newton_schulz(recorder: Recorder, x: Value, iteration: Iteration) -> Value:
+    """Write down the iteration of `keras_muon.newton_schulz`, or of a plan.
 
     Args:
         recorder: Where to.
         x: The update.
-        shape: Its extents.
-        triples: One (a, b, c) per step.
-        side: `"in"`, `"out"` or `"auto"`.
-        compute_dtype: Dtype of the products, which may be an emulated one.
+        iteration: How.
 
     Returns:
         The polar factor, in the dtype of the update.
     """
     recorder.scope = "normalized"
-    normal = recorder.cast(normalized(x, recorder), compute_dtype)
+    plan = iteration.plan
+    if plan is not None:
+        return recorder.cast(polar_factors(x, plan, recorder), x.dtype)
+    normal = normalized(x, recorder, iteration.compute_dtype)
+    segments = [(triple,) for triple in iteration.triples]
 
     def iterate(side: Side, carrier: Recorder) -> Value:
-        return iterated(normal, [(triple,) for triple in triples], side, carrier)
+        return iterated(normal, segments, side, carrier)
 
-    if shape.is_symbolic and side == "auto":
+    if iteration.shape.is_symbolic and iteration.side == "auto":
         result = recorder.on_short_side(normal, iterate)
     else:
-        result = iterate(_chosen(side, shape), recorder)
+        result = iterate(_chosen(iteration), recorder)
     return recorder.cast(result, x.dtype)
 
 
-def formula(
-    extents: Sequence[Extent], schedule: Schedule, triples: Sequence[Triple], dtype: str
-) -> str:
-    """Return the formula of the iteration with its numbers, for `doc_string`."""
-    return FORMULA.format(
-        shape=" x ".join(map(str, extents)),
-        name=schedule.name,
-        dtype=dtype,
-        triples=", ".join(map(str, triples)),
-    )
-
-
-def _chosen(side: Any, shape: GraphShape) -> Side:
-    if side != "auto":
-        return side
-    return short_side(int(shape.fan_in), int(shape.fan_out))
+def _chosen(iteration: Iteration) -> Side:
+    if iteration.side != "auto":
+        return "in" if iteration.side == "in" else "out"
+    return short_side(int(iteration.shape.fan_in), int(iteration.shape.fan_out))

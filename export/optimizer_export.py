@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
-from keras_muon.export.adamw_step_graph import adamw_step
 from keras_muon.export.arguments import DEFAULT_OPSET
+from keras_muon.export.bucket_graph import bucket_graph
 from keras_muon.export.finish import serialized
 from keras_muon.export.folder import write_together
 from keras_muon.export.manifest import (
@@ -21,9 +20,7 @@ from keras_muon.export.manifest import (
     Manifest,
     bucket_extents,
 )
-from keras_muon.export.muon_step_graph import muon_step
 from keras_muon.export.refusals import (
-    emulation_of,
     muon_of,
     refuse_options,
     refuse_variables,
@@ -47,6 +44,10 @@ def optimizer_step(
     `manifest.json` names each variable's graph, place in the stack and view, the rates
     and the step count; `StepRunner` reads it. Values are not written: see
     `variable_values`.
+
+    The graphs follow the optimizer's plans. Where `compute_dtype="auto"` means bfloat16
+    on this machine, they emulate it, and equal Keras only up to its rounding; create
+    the optimizer with compute_dtype="float32" for equality to 1e-5.
 
     Args:
         optimizer_or_model: A built `keras_muon.Muon`, or a model compiled with one.
@@ -76,8 +77,10 @@ def optimizer_step(
     optimizer = muon_of(optimizer_or_model)
     refuse_options(optimizer)
     files, buckets = {}, []
+    indices = {name: index for index, name, _ in _moved(optimizer)}
     for bucket in _buckets(optimizer):
-        content = serialized(_graph(optimizer, bucket, opset))
+        members = [indices[entry.name] for entry in bucket.variables]
+        content = serialized(bucket_graph(optimizer, bucket, members, opset))
         files[bucket.graph] = content
         sha256 = hashlib.sha256(content).hexdigest()
         buckets.append(dataclasses.replace(bucket, sha256=sha256))
@@ -165,32 +168,6 @@ def _decay(optimizer: Optimizer, index: int) -> float:
 
 def _file_name(rule: Rule, extents: Sequence[int], dtype: str) -> str:
     return f"{rule}_{'x'.join(map(str, extents)) or 'scalar'}_{dtype}.onnx"
-
-
-def _graph(optimizer: Optimizer, bucket: Bucket, opset: int) -> onnx.ModelProto:
-    if bucket.rule == "adamw":
-        return adamw_step(
-            bucket.extents,
-            beta_1=optimizer.adam_beta_1,
-            beta_2=optimizer.adam_beta_2,
-            epsilon=optimizer.adam_epsilon,
-            dtype=bucket.dtype,
-            opset=opset,
-        )
-    *batch, fan_in, fan_out = bucket.extents
-    return muon_step(
-        (fan_in, fan_out),
-        batch=batch[0] if batch else None,
-        momentum=optimizer.momentum,
-        nesterov=optimizer.nesterov,
-        scaling=optimizer.scaling,
-        rms=optimizer.rms,
-        schedule=optimizer.schedule,
-        steps=optimizer.ns_steps,
-        dtype=bucket.dtype,
-        emulate=emulation_of(optimizer.compute_dtype, bucket.dtype),
-        opset=opset,
-    )
 
 
 def _plain(value: Any) -> Any:

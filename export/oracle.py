@@ -1,7 +1,10 @@
 """What a graph should return, in float64 NumPy, by other formulas than the graph's.
 
 Newton-Schulz is a polynomial on singular values, so nothing is iterated here: the
-values are mapped, and the matrix is put together again. The steps are the textbooks'.
+values are mapped, and the matrix is put together again. Compression takes its sizes and
+constants from the plan, and no formula from `keras_muon.compression`: rows are mixed by
+a dense matrix, and the Schatten norm is that of singular values. The steps are the
+textbooks'.
 """
 
 import math
@@ -11,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from keras_muon.admissible import Triple
-from keras_muon.export.arguments import checked_triples
-from keras_muon.schedules import get_schedule
+from keras_muon.export.iteration import Iteration
+from keras_muon.leading import BASIS_TRIPLES, GROUP, MIXTURES, VALUE_TRIPLES
+from keras_muon.plan import Leading
 
 Arrays = Mapping[str, np.ndarray]
 Specification = Mapping[str, Any]
@@ -29,7 +33,8 @@ def expected_outputs(specification: Specification, inputs: Arrays) -> list[np.nd
         Arrays in float64.
 
     Example:
-        >>> spec = {"kind": "newton_schulz", "schedule": "quintic", "steps": 10}
+        >>> from keras_muon.export import newton_schulz, specification_of
+        >>> spec = specification_of(newton_schulz((2, 2), schedule="quintic"))
         >>> (polar,) = expected_outputs(spec, {"update": np.diag([3.0, 0.3])})
         >>> np.round(polar, 6).tolist()
         [[1.0, 0.0], [0.0, 1.0]]
@@ -38,26 +43,74 @@ def expected_outputs(specification: Specification, inputs: Arrays) -> list[np.nd
     return _ORACLES[specification["kind"]](specification, wide)
 
 
-def polar_factor(matrices: np.ndarray, triples: Sequence[Triple]) -> np.ndarray:
+def polar_factor(
+    matrices: np.ndarray, triples: Sequence[Triple], schatten: int = 2
+) -> np.ndarray:
     """Return U p(S / |S|) V^T, with p the odd polynomials one after the other.
 
     Args:
         matrices: Matrices on the last two axes.
         triples: One (a, b, c) per step.
+        schatten: Which norm of the singular values; 2 is Frobenius'.
 
     Returns:
         An array of the same shape; zeros where a matrix is zero.
     """
     u, s, vt = np.linalg.svd(matrices, full_matrices=False)
-    norm = np.sqrt((s**2).sum(axis=-1, keepdims=True))
+    norm = np.linalg.norm(s, schatten, axis=-1, keepdims=True)
     s = np.divide(s, norm, out=np.zeros_like(s), where=norm > 0)
     for a, b, c in triples:
         s = a * s + b * s**3 + c * s**5
     return (u * s[..., None, :]) @ vt
 
 
+def compressed(matrices: np.ndarray, leading: Leading) -> np.ndarray:
+    """Return wide matrices whose leading singular values are as large as the others.
+
+    Args:
+        matrices: Matrices on the last two axes, none larger than its transpose.
+        leading: Sizes and constants.
+
+    Returns:
+        An array of the same shape, in units of the Frobenius norms.
+    """
+    norms = np.linalg.norm(matrices, axis=(-2, -1), keepdims=True)
+    x = np.divide(matrices, norms, out=np.zeros_like(matrices), where=norms > 0)
+    squares = x @ np.swapaxes(x, -1, -2)
+    basis = polar_factor(squares @ _dense(leading.signs).T, BASIS_TRIPLES)
+    inside = np.swapaxes(basis, -1, -2) @ x
+    share = np.linalg.norm(inside, axis=(-2, -1), keepdims=True) ** 2
+    size = np.sqrt((1.0 - share) / leading.others)
+    size = np.maximum(size, leading.smallest_rest)
+    return x + basis @ (size * polar_factor(inside, VALUE_TRIPLES) - inside)
+
+
+def _dense(signs: Sequence[int]) -> np.ndarray:
+    """The mixing of rows as one matrix, zero outside of each group."""
+    blocks = np.reshape(signs, (-1, MIXTURES, GROUP)).astype(np.float64)
+    count = len(blocks)
+    dense = np.zeros((count, MIXTURES, count, GROUP))
+    dense[np.arange(count), :, np.arange(count)] = blocks
+    return dense.reshape(count * MIXTURES, count * GROUP)
+
+
+def _polar_factor(specification: Specification, update: np.ndarray) -> np.ndarray:
+    iteration = Iteration.of(specification)
+    leading = iteration.plan.leading if iteration.plan else None
+    if leading is None:
+        return polar_factor(update, iteration.triples)
+    if update.shape[-2] > update.shape[-1]:
+        turned = np.swapaxes(update, -1, -2)
+        return np.swapaxes(_polar_factor(_turned(specification), turned), -1, -2)
+    return polar_factor(compressed(update, leading), iteration.triples, schatten=8)
+
+
+def _turned(specification: Specification) -> Specification:
+    return {**specification, "shape": specification["shape"][::-1]}
+
+
 def _newton_schulz(specification: Specification, inputs: Arrays) -> list[np.ndarray]:
-    return [polar_factor(inputs["update"], _triples(specification))]
+    return [_polar_factor(specification, inputs["update"])]
 
 
 def _muon_step(specification: Specification, inputs: Arrays) -> list[np.ndarray]:
@@ -65,7 +118,7 @@ def _muon_step(specification: Specification, inputs: Arrays) -> list[np.ndarray]
     gradient, mu = inputs["gradient"], specification["momentum"]
     momentum = mu * inputs["momentum"] + gradient
     update = gradient + mu * momentum if specification["nesterov"] else momentum
-    change = _size(specification) * polar_factor(update, _triples(specification))
+    change = _size(specification) * _polar_factor(specification, update)
     return [_moved(inputs, change), momentum]
 
 
@@ -100,12 +153,6 @@ def _size(specification: Specification) -> float:
         "mup": math.sqrt(fan_out / fan_in),
         "moonlight": specification["rms"] / entry,
     }[specification["scaling"]]
-
-
-def _triples(specification: Specification) -> tuple[Triple, ...]:
-    return checked_triples(
-        get_schedule(specification["schedule"]), specification["steps"]
-    )
 
 
 _ORACLES: dict[str, Callable[[Specification, Arrays], list[np.ndarray]]] = {

@@ -5,82 +5,60 @@ the graph. Only standard operators are used.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from keras_muon.export.arguments import EMULATED
-from keras_muon.export.graph_writer import GraphWriter, Value, element_type
+from keras_muon.export.graph_writer import Value, element_type
+from keras_muon.export.product_nodes import COMPRESSION, ProductNodes
 from keras_muon.plan import Side
 
 
-class Recorder(GraphWriter):
-    """The verbs of `MatrixOps` and `ElementOps` as nodes.
-
-    Args:
-        stacked: Whether matrices have a batch axis. `Gemm` takes single matrices only.
-        scope: First part of the names of nodes.
-        outer: The recorder of the surrounding graph, for a branch.
-    """
-
-    def __init__(
-        self, *, stacked: bool = False, scope: str = "", outer: "Recorder | None" = None
-    ):
-        super().__init__(scope=scope, outer=outer)
-        self.stacked = stacked
-        self._prefix = f"{scope}/" if outer else ""
-        self._steps = 0
-
-    def gram(self, x: Value, side: Side) -> Value:
-        self._steps += 1
-        self.scope = f"{self._prefix}step_{self._steps}"
-        if not self.stacked:
-            transposed = {"transB": 1} if side == "in" else {"transA": 1}
-            return self._product("gram", "Gemm", [x, x], x.dtype, **transposed)
-        turned = self.node("Transpose", [x], "transposed", x.dtype, perm=[0, 2, 1])
-        pair = [x, turned] if side == "in" else [turned, x]
-        return self._product("gram", "MatMul", pair, x.dtype)
-
-    def fused(self, alpha: float, c: Value, beta: float, a: Value, b: Value) -> Value:
-        # The polynomial b A + c A A holds the only square.
-        role = "polynomial" if a is b else "product"
-        # The factors of Gemm are float32, too coarse for float64.
-        if not self.stacked and c.dtype != "float64":
-            factors = {"alpha": beta, "beta": alpha}
-            factors = {key: value for key, value in factors.items() if value != 1.0}
-            return self._product(role, "Gemm", [a, b, c], c.dtype, **factors)
-        product = self.node("MatMul", [a, b], f"{role}/matmul", c.dtype)
-        scaled_c = self._times(alpha, c, f"{role}/scaled_c")
-        terms = [scaled_c, self._scaled_matmul(beta, product, f"{role}/scaled_matmul")]
-        return self._product(role, "Add", terms, c.dtype)
-
-    # Runtimes have no operator that computes half of a symmetric product.
-    symmetric = fused
+class Recorder(ProductNodes):
+    """The verbs of `MatrixOps` and `ElementOps` as nodes."""
 
     def combined(self, alpha: float, x: Value, beta: float, y: Value) -> Value:
         terms = [
-            self._times(alpha, x, "combined/first"),
-            self._times(beta, y, "combined/second"),
+            self.times(alpha, x, "combined/first"),
+            self.times(beta, y, "combined/second"),
         ]
-        return self._product("combined", "Add", terms, x.dtype)
+        return self.rounded_node("combined", "Add", terms, x.dtype)
 
     def scaled(self, alpha: float, x: Value) -> Value:
         factor = self.constant(alpha, x.dtype)
-        return self._product("polynomial", "Mul", [x, factor], x.dtype)
+        return self.rounded_node("scaled", "Mul", [x, factor], x.dtype)
 
-    def divided(self, x: Value, y: Value, at_least: float) -> Value:
-        floor = self.constant(at_least, y.dtype)
-        divisor = self.node("Max", [y, floor], "divisor", y.dtype)
-        return self.node("Div", [x, divisor], "divided", x.dtype)
+    def multiplied(self, x: Value, y: Value) -> Value:
+        pair = [x, self.cast(y, x.dtype)]
+        return self.rounded_node("multiplied", "Mul", pair, x.dtype)
+
+    def divided(self, x: Value, y: Value, dtype: str) -> Value:
+        pair = [x, self.cast(y, x.dtype)]
+        return self.cast(self.rounded_node("divided", "Div", pair, x.dtype), dtype)
+
+    def at_least(self, y: Value, least: float) -> Value:
+        pair = [y, self.constant(least, y.dtype)]
+        return self.node("Max", pair, "at_least", y.dtype)
+
+    def root(self, y: Value) -> Value:
+        return self.node("Sqrt", [y], "root", y.dtype)
+
+    def rest_of_one(self, y: Value, at_least: float) -> Value:
+        self.scope = f"{self._prefix}{COMPRESSION}"
+        rest = self.elementwise("Sub", 1.0, self.square(y))
+        return self.root(self.at_least(rest, at_least**2))
 
     def largest_entry(self, x: Value) -> Value:
         absolute = self.node("Abs", [x], "absolute", x.dtype)
         return self._reduced("ReduceMax", absolute, (-2, -1), "largest_entry")
 
-    def frobenius_norm(self, x: Value) -> Value:
+    def frobenius_norm(self, x: Value, unit: Value | None = None) -> Value:
+        x = self.cast(x, "float64" if x.dtype == "float64" else "float32")
+        if unit is not None:
+            x = self.node("Div", [x, unit], "in_units", x.dtype)
         # Never ReduceL2, nor one sum over both axes: both lose three digits in float32.
         squares = self.node("Mul", [x, x], "squares", x.dtype)
         rows = self._reduced("ReduceSum", squares, (-1,), "sums_of_rows")
@@ -91,10 +69,13 @@ class Recorder(GraphWriter):
         if dtype == x.dtype:
             return x
         if dtype in EMULATED:
-            return self._rounded(x, dtype, "cast")
+            return self.rounded(x, dtype, "cast")
         if x.dtype in EMULATED:
             return dataclasses.replace(x, dtype=dtype)
         return self.node("Cast", [x], "cast", dtype, to=element_type(dtype))
+
+    def dtype_of(self, x: Value) -> str:
+        return x.dtype
 
     def on_short_side(self, x: Value, iterate: Callable[..., Value]) -> Value:
         """Return what `iterate` makes of X, on the side that is shorter at run time.
@@ -116,45 +97,12 @@ class Recorder(GraphWriter):
     def square(self, x: Value) -> Value:
         return self.node("Mul", [x, x], "square", x.dtype)
 
-    def sqrt(self, x: Value) -> Value:
-        return self.node("Sqrt", [x], "root", x.dtype)
+    # `ElementOps` calls it as keras.ops does.
+    sqrt = root
 
     def power(self, x1: float, x2: Value) -> Value:
         base = self.constant(x1, x2.dtype)
         return self.node("Pow", [base, x2], "power", x2.dtype)
-
-    def _product(
-        self,
-        role: str,
-        op_type: str,
-        inputs: Sequence[Value],
-        dtype: str,
-        **attributes: Any,
-    ) -> Value:
-        """A float32 product, rounded if a narrower dtype is emulated."""
-        value = self.node(op_type, inputs, role, dtype, **attributes)
-        return self._rounded(value, dtype, role) if dtype in EMULATED else value
-
-    def _rounded(self, x: Value, dtype: str, role: str) -> Value:
-        to, back = element_type(dtype), element_type("float32")
-        narrow = self.node("Cast", [x], f"{role}/{dtype}", dtype, to=to)
-        return self.node("Cast", [narrow], f"{role}/float32", dtype, to=back)
-
-    def _scaled_matmul(self, beta: float, product: Value, role: str) -> Value:
-        """beta * P; in float64 as P + (beta - 1) * P.
-
-        ONNX Runtime would fuse a scale into the product that it is alone to read, and
-        round it to float32 on the way (MatMulScaleFusion).
-        """
-        if product.dtype != "float64" or beta == 1.0:
-            return self._times(beta, product, role)
-        rest = self._times(beta - 1.0, product, f"{role}/rest")
-        return self.node("Add", [product, rest], role, product.dtype)
-
-    def _times(self, alpha: float, x: Value, role: str) -> Value:
-        if alpha == 1.0:
-            return x
-        return self.node("Mul", [x, self.constant(alpha, x.dtype)], role, x.dtype)
 
     def _reduced(
         self, op_type: str, x: Value, axes: tuple[int, ...], role: str

@@ -65,6 +65,9 @@ def rebuild(specification: Mapping[str, Any]) -> onnx.ModelProto:
     kind = arguments.pop("kind", None)
     if kind not in BUILDERS:
         raise unknown_name("kind", kind, BUILDERS)
+    if kind != "adamw_step":
+        # Specifications without it are older than plans.
+        arguments.setdefault("method", "standard")
     return BUILDERS[kind](**arguments)
 
 

@@ -17,7 +17,7 @@ from cli_runs import exported, refused
 
 from keras_muon.export import adamw_step, cli, muon_step, newton_schulz
 from keras_muon.export.cli import main
-from keras_muon.export.cli_options import ARGUMENTS, DEFAULT_SCHEDULES, OPTIONS
+from keras_muon.export.cli_options import ARGUMENTS, DEFAULTS, OPTIONS
 from keras_muon.export.cli_parser import parser
 from keras_muon.version import __version__
 
@@ -65,8 +65,8 @@ def test_options_are_the_arguments_of_the_functions():
             text = OPTIONS[name].get("help", "")
             default = parameters[name].default
             found = re.search(r"\(default: (\S+)\)", text)
-            if name == "schedule":
-                assert DEFAULT_SCHEDULES[kind] == default
+            if name in DEFAULTS.get(kind, {}):
+                assert DEFAULTS[kind][name] == default
             elif found:
                 assert found[1] == str(default)
             else:
