@@ -76,10 +76,11 @@ class Muon(BucketedOptimizer):
             (sqrt(out / in)) or `"naive"` (1).
         rms: Root mean square per entry of a moonlight update, dimensionless.
         schedule: Coefficients of Newton-Schulz: a name in `keras_muon.SCHEDULES`, or a
-            `keras_muon.Schedule`.
-        ns_steps: Number of Newton-Schulz steps. None takes the schedule's own.
-        compute_dtype: Dtype of the matrix products, see `orthogonalize`. `"auto"` is
-            float32, and float64 for float64 variables.
+            `keras_muon.Schedule`. `"auto"` compresses the leading singular values of
+            matrices with 384 rows or more and takes three steps, and five on others.
+        ns_steps: Number of Newton-Schulz steps. None takes the schedule's own. With a
+            number nothing is compressed.
+        compute_dtype: Dtype of the matrix products, see `orthogonalize`.
         adam_learning_rate: Rate of AdamW. None follows `learning_rate`. A float keeps
             its proportion to a `learning_rate` that callbacks change, and so does
             `{"ratio": x}`. A schedule counts the same steps.
