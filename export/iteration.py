@@ -89,8 +89,9 @@ class Iteration:
         emulate = checked_emulation(emulate, dtype)
         triples = checked_triples(schedule, steps)
         _check_method(method, shape, side)
-        # A plan knows its steps: more may be saved where their number is left open.
-        steps = steps if method == "planned" else len(triples)
+        # A plan may take fewer steps where their number is left open.
+        if steps is not None or method == "standard":
+            steps = len(triples)
         return cls(shape, schedule, steps, method, side, dtype, emulate)
 
     @classmethod

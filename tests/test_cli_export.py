@@ -94,7 +94,7 @@ def test_a_command_writes_what_the_function_returns(capsys, tmp_path, name):
     assert {"standard", "shapes", "specification"} <= rows.keys()
     assert ("state in place" in rows) == (graph == "step")
     for runtime in ("reference evaluator", "ONNX Runtime"):
-        assert 0 < rows[runtime]["error"] <= rows[runtime]["bound"] <= 0.06
+        assert 0 < rows[runtime]["error"] <= rows[runtime]["bound"] <= 0.1
 
 
 @pytest.mark.parametrize(

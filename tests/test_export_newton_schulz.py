@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from onnx_runtimes import RUNTIMES, by_onnxruntime
 from oracle import polar_by_svd
+from rounding_ops import RoundingOps
 
 from keras_muon import SCHEDULES, Schedule
 from keras_muon.export import newton_schulz
@@ -136,40 +137,6 @@ def test_rank_deficient_matrices_and_their_neighbours(rng, runtime):
     assert not result[2].any()
 
 
-class RoundingOps:
-    """MatrixOps in NumPy: float32 products, each rounded to a narrow dtype."""
-
-    def __init__(self, dtype):
-        self.dtype = dtype
-
-    def rounded(self, x):
-        return x.astype(self.dtype).astype("float32")
-
-    def gram(self, x, side):
-        turned = np.swapaxes(x, -1, -2)
-        return self.rounded(x @ turned if side == "in" else turned @ x)
-
-    def fused(self, alpha, c, beta, a, b):
-        return self.rounded(np.float32(alpha) * c + np.float32(beta) * (a @ b))
-
-    symmetric = fused
-
-    def scaled(self, alpha, x):
-        return self.rounded(np.float32(alpha) * x)
-
-    def divided(self, x, y, at_least):
-        return x / np.maximum(y, np.float32(at_least))
-
-    def largest_entry(self, x):
-        return np.abs(x).max(axis=(-2, -1), keepdims=True)
-
-    def frobenius_norm(self, x):
-        return np.sqrt((x * x).sum(-1, keepdims=True).sum(-2, keepdims=True))
-
-    def cast(self, x, dtype):
-        return self.rounded(x)
-
-
 # Units in the last place of the narrow dtype, at 1; and how far it is from float32.
 NARROW = {"bfloat16": (ml_dtypes.bfloat16, 2**-8), "float16": (np.float16, 2**-11)}
 
@@ -189,8 +156,10 @@ def test_emulation_rounds_every_product(rng, runtime, layout, schedule, emulate)
         )
         result = runtime(model, x)
         triples = SCHEDULES[schedule].take(steps)
-        plan = plan_for(*shape[-2:], triples, emulate)
-        expected = iterate(x, plan, RoundingOps(dtype))
+        plan = plan_for(
+            *shape[-2:], SCHEDULES[schedule], emulate, steps=steps, shared=False
+        )
+        expected = iterate(x, plan, RoundingOps(dtype, emulate))
         # Each entry is a number of the narrow dtype. In one step the order of sums
         # changes the rounding of a few, and every later step spreads the difference.
         np.testing.assert_array_equal(result, result.astype(dtype).astype("float32"))
