@@ -47,6 +47,13 @@ class TorchOps(KerasOps):
         out = torch.empty_like(x, dtype=narrow)
         return torch.mul(x, y.reciprocal().to(x.dtype), out=out)
 
+    def at_least(self, y: Tensor, least: float) -> Tensor:
+        # `keras.ops.maximum` with a number would round float64 to float32 on torch.
+        return y.clamp(min=least)
+
+    def rest_of_one(self, y: Tensor, at_least: float) -> Tensor:
+        return (1.0 - y.square()).clamp(min=at_least**2).sqrt()
+
     def largest_entry(self, x: Tensor) -> Tensor:
         # Without a copy of the absolute values.
         smallest = x.amin(dim=(-2, -1), keepdim=True)
