@@ -56,16 +56,19 @@ class Schedule:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__  # the dataclass is frozen for everyone else
-        set_field(self, "coefficients", _checked_triples(self.coefficients))
+        triples = _checked_triples(self.coefficients, "coefficients")
+        set_field(self, "coefficients", triples)
         steps = self.steps if self.steps != 0 else len(self.coefficients)
         set_field(self, "steps", require_count("steps", steps))
         safety = require_number("safety", self.safety, minimum=1.0, below=2.0)
         set_field(self, "safety", safety)
         if self.tail not in ("repeat", "refuse"):
             raise unknown_name("tail", self.tail, ["repeat", "refuse"])
-        if self.compressed:
-            set_field(self, "compressed", _checked_triples(self.compressed))
-            check_range(self.name, self.compressed)
+        compressed = self.compressed
+        if not isinstance(compressed, (list, tuple)) or compressed:
+            compressed = _checked_triples(compressed, "compressed")
+            check_range(self.name, compressed)
+        set_field(self, "compressed", tuple(compressed))
         check_range(self.name, self.take(self.steps))
         if len(self.coefficients) > self.steps:
             check_range(self.name, self.take(len(self.coefficients)))
@@ -154,18 +157,18 @@ def get_schedule(schedule: "str | dict | Schedule") -> Schedule:
     return SCHEDULES[schedule]
 
 
-def _checked_triples(coefficients: object) -> tuple[Triple, ...]:
+def _checked_triples(given: object, name: str) -> tuple[Triple, ...]:
     try:
-        triples = tuple(tuple(float(x) for x in row) for row in coefficients)  # type: ignore[attr-defined]
+        triples = tuple(tuple(float(x) for x in row) for row in given)  # type: ignore[attr-defined]
     except (TypeError, ValueError):
         triples = ()
     if not triples or any(len(row) != 3 for row in triples):
         raise ValueError(
-            "`coefficients` must be a non-empty sequence of triples (a, b, c) of "
-            f"numbers; received {coefficients!r}. For a cubic step pass c=0."
+            f"`{name}` must be a non-empty sequence of triples (a, b, c) of "
+            f"numbers; received {given!r}. For a cubic step pass c=0."
         )
     if not all(math.isfinite(x) for row in triples for x in row):
-        raise ValueError(f"`coefficients` must be finite; received {coefficients!r}.")
+        raise ValueError(f"`{name}` must be finite; received {given!r}.")
     return triples  # type: ignore[return-value]
 
 
