@@ -20,10 +20,23 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
+from keras_muon import planning  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def _seeds():
     keras.utils.set_random_seed(20241204)
+
+
+@pytest.fixture(autouse=True)
+def _wide_products(request, monkeypatch):
+    """`compute_dtype="auto"` is as on a machine without fast bfloat16 products.
+
+    Tolerances are those of float32 then, wherever tests run. `machine_dtype` marks the
+    tests that want what this machine chooses.
+    """
+    if not request.node.get_closest_marker("machine_dtype"):
+        monkeypatch.setattr(planning, "multiplies_bfloat16", lambda: False)
 
 
 @pytest.fixture
@@ -34,6 +47,11 @@ def rng():
 @pytest.fixture
 def backend():
     return keras.backend.backend()
+
+
+def pytest_configure(config):
+    meaning = "machine_dtype: `auto` may compute in bfloat16, as outside of tests."
+    config.addinivalue_line("markers", meaning)
 
 
 def pytest_report_header():

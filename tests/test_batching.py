@@ -129,16 +129,40 @@ def test_no_matrices_make_no_stacks():
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "expected"),
-    [(False, [[0], [1], [2, 3]]), (True, [[0, 1], [2, 3]])],
-    ids=["cpu", "accelerator"],
+    ("backend", "accelerator", "expected"),
+    [
+        ("torch", False, [[0], [1], [2, 3]]),
+        ("jax", False, [[0, 1], [2, 3]]),
+        ("tensorflow", False, [[0, 1], [2, 3]]),
+        ("torch", True, [[0, 1], [2, 3]]),
+        ("jax", True, [[0, 1], [2, 3]]),
+    ],
 )
-def test_auto_stacks_what_gains(monkeypatch, accelerator, expected):
-    """On a CPU only small matrices, on an accelerator all."""
+def test_auto_stacks_what_gains(monkeypatch, backend, accelerator, expected):
+    """Large matrices on a CPU only where a graph is compiled, all else together."""
     monkeypatch.setattr(batching, "runs_on_accelerator", lambda: accelerator)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     large = MatrixView((512, 512), (0,), (1,))
     chosen = [large, large, *views("dense", "query")]
     assert stacks(chosen, ["float32"] * 4, "auto") == expected
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "entries"), [(False, 2**24), (True, 2**26)], ids=["cpu", "other"]
+)
+def test_stacks_of_large_matrices_are_limited(monkeypatch, accelerator, entries):
+    """A stack takes no more once it holds its number of entries: then comes the next.
+
+    Two kinds fill stacks of their own, whatever their order.
+    """
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: accelerator)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    large, wide = (MatrixView((1024, n), (0,), (1,)) for n in (1024, 2048))
+    full = entries // 2**20
+    chosen = [large, wide] + [large] * full
+    members = [0, *range(2, full + 2)]
+    expected = [members[:full], [1], members[full:]]
+    assert stacks(chosen, ["float32"] * len(chosen), "auto") == expected
 
 
 def test_auto_knows_where_it_runs(backend):

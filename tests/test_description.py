@@ -170,19 +170,19 @@ def test_what_is_not_proven_is_counted():
 
 
 TITLES = {
-    "by default": ({}, "m: moonlight, you x 5"),
-    "fewer steps": ({"ns_steps": 3, "scaling": "mup"}, "m: mup, you x 3"),
-    "other schedule": ({"schedule": "cubic"}, "m: moonlight, cubic x 10"),
+    "by default": ({}, "m: moonlight, schedule auto"),
+    "other scaling": ({"ns_steps": 3, "scaling": "mup"}, "m: mup, schedule auto"),
+    "other schedule": ({"schedule": "cubic"}, "m: moonlight, schedule cubic"),
     "name with brackets": (
         {"schedule": Schedule(SCHEDULES["you"].coefficients, name="mine [a]")},
-        "m: moonlight, mine [a] x 5",
+        "m: moonlight, schedule mine [a]",
     ),
 }
 
 
 @pytest.mark.parametrize("name", TITLES)
 def test_title_tells_the_settings(name):
-    """Name, scaling, schedule and number of steps stand above the table."""
+    """Name, scaling and schedule stand above the table."""
     arguments, title = TITLES[name]
     text, _ = described(small_model(), name="m", **arguments)
     assert text.splitlines()[0].strip() == title
@@ -242,6 +242,16 @@ def test_plans_are_shown_and_recounted():
         ["1024 x 8", "1", "5 for 5 steps", "float32", f"{thin:.3g}", thin_reason],
     ]
     assert sum(count for count, _ in optimizer.plans) == 4
+
+
+def test_a_plan_tells_what_is_compressed():
+    """From 384 rows on: how many directions, beside the steps that follow."""
+    inputs = keras.Input((400,))
+    model = keras.Model(inputs, dense("head", 4)(dense("large", 1600)(inputs)))
+    text, _ = described(model)
+    ((fans, _, steps, _, _, reason),) = rows(text.partition("\nNewton-Schulz")[2])
+    assert (fans, steps) == ("400 x 1600", "1 for 3 steps")
+    assert reason.startswith("75 leading values compressed; sharing Gram matrices")
 
 
 def test_without_hidden_matrices_there_are_no_plans():

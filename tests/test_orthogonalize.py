@@ -188,7 +188,7 @@ def test_only_floating_dtypes_are_orthogonalized(dtype):
     [
         ({"schedule": "yuo"}, "did you mean 'you'"),
         ({"steps": 0}, "`steps` must be at least 1"),
-        ({"steps": 6}, "'you' has 5 steps"),
+        ({"steps": 6}, "'auto' has 5 steps"),
         ({"view": MatrixView((4, 3), (0,), (1,))}, r"made for shape \(4, 3\)"),
         ({"compute_dtype": "int32"}, "Unknown `compute_dtype`: 'int32'"),
         ({"compute_dtype": "float23"}, "Unknown `compute_dtype`: 'float23'"),

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from keras_muon import SCHEDULES, planning, orthogonalize
-from keras_muon.panels import lower_panels, panel_edges, torch_panels
+from keras_muon import SCHEDULES, orthogonalize, planning
+from keras_muon.panels import panel_edges, torch_panels
 
 # Largest error seen 4.3e-7 of entries up to 30; a panel that is left out is off by 10.
 TOLERANCE = 1e-5
@@ -21,18 +21,16 @@ def test_panels_cover_every_column_once(extent, panels):
     assert len(edges) <= panels
 
 
-@pytest.mark.parametrize("panels", [2, 3, 4])
+@pytest.mark.parametrize("panels", [1, 2, 3, 4])
 @pytest.mark.parametrize("extent", [5, 12])
 def test_the_product_is_the_whole_product(rng, panels, extent):
-    """On every backend, for X X^T and for commuting symmetric matrices."""
-    x = rng.normal(size=(extent, 9)).astype("float32")
+    """For X X^T and for commuting symmetric matrices."""
+    x = torch.tensor(rng.normal(size=(extent, 9)), dtype=torch.float32)
     gram = x @ x.T
     for left, right in ((x, x.T), (gram, gram)):
-        result = lower_panels(*map(keras.ops.convert_to_tensor, (left, right)), panels)
-        result = keras.ops.convert_to_numpy(result)
-        expected = left.astype("float64") @ right
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(result / scale, expected / scale, atol=TOLERANCE)
+        expected = left.double() @ right.double()
+        difference = torch_panels(left, right, panels) - expected
+        assert difference.abs().max() / expected.abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["product", "fused"])
@@ -59,7 +57,7 @@ def test_torch_gradients_flow_through_whole_products(rng):
 
 
 def test_large_matrices_take_the_panels(rng, monkeypatch):
-    """From 768 rows on the CPU's plan has panels, and the result is the polynomial."""
+    """From 768 rows on torch's plan for a CPU has panels; the result is the same."""
     plans = []
     real = planning.carrier
     monkeypatch.setattr(
@@ -68,12 +66,13 @@ def test_large_matrices_take_the_panels(rng, monkeypatch):
     # A rank of 3 makes the exact result cheap: only three singular values are not 0.
     u, v = (np.linalg.qr(rng.normal(size=(n, 3)))[0] for n in (768, 800))
     values = np.array([1.0, 0.5, 0.1])
-    result = orthogonalize(((u * values) @ v.T).astype("float32"))
+    result = orthogonalize(((u * values) @ v.T).astype("float32"), "you")
     normal = values / np.linalg.norm(values)
     for a, b, c in SCHEDULES["you"].take():
         normal = a * normal + b * normal**3 + c * normal**5
     error = np.abs(keras.ops.convert_to_numpy(result) - (u * normal) @ v.T).max()
     # Seen 1e-6 on each backend; one triple left out is off by 5e-3.
     assert error < 1e-5
+    on_torch = keras.backend.backend() == "torch"
     if not planning.runs_on_accelerator():
-        assert plans[0].panels == 4
+        assert plans[0].panels == (4 if on_torch else 1)

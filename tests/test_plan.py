@@ -1,64 +1,193 @@
 """Plans: which steps share a Gram matrix, and how many operations that takes."""
 
+import inspect
+
 import numpy as np
 import pytest
 
-from keras_muon import SCHEDULES
-from keras_muon.newton_schulz import newton_schulz
-from keras_muon.plan import STEEPEST_SEGMENT, plan_for
+from keras_muon import SCHEDULES, Schedule
+from keras_muon.compression import polar_factors
+from keras_muon.newton_schulz import MatrixOps
+from keras_muon.plan import STEEPEST_SEGMENT, compresses, plan_for
 
-YOU = SCHEDULES["you"].take()
+YOU = SCHEDULES["you"]
+CUBIC = (1.5, -0.5, 0.0)
+
+# Two cubic steps after the compression, which know R R without needing it.
+CUBIC_AFTER = Schedule(YOU.coefficients, name="cubic_after", compressed=(CUBIC, CUBIC))
+COUNTED = [*SCHEDULES.values(), CUBIC_AFTER]
 
 
 class CountingOps:
-    """A carrier of shapes alone, which adds up the operations of every product."""
+    """A carrier of shapes alone, which adds up the operations of every product.
 
-    def __init__(self):
+    Args:
+        share: Share of a symmetric product that is computed.
+    """
+
+    def __init__(self, share=1.0):
         self.flops = 0
+        self.share = share
 
-    def multiplied(self, a, b):
-        self.flops += 2 * a[0] * a[1] * b[1]
+    def matmul(self, a, b, share=1.0):
+        assert a[1] == b[0]
+        self.flops += 2 * a[0] * a[1] * b[1] * share
         return (a[0], b[1])
 
     def gram(self, x, side):
         turned = x[::-1]
-        return self.multiplied(*((x, turned) if side == "in" else (turned, x)))
+        left, right = (x, turned) if side == "in" else (turned, x)
+        return self.matmul(left, right, self.share)
 
     def fused(self, alpha, c, beta, a, b):
-        return self.multiplied(a, b)
+        return self.matmul(a, b)
 
-    symmetric = fused
+    def symmetric(self, alpha, c, beta, a, b):
+        return self.matmul(a, b, self.share)
+
+    def squared(self, x):
+        return self.matmul(x, x, self.share)
+
+    def product(self, a, b, turned):
+        pair = (a[::-1], b) if turned == "left" else (a, b[::-1])
+        return self.matmul(*pair)
+
+    def mixed(self, x, signs, side):
+        short, long = x if side == "in" else x[::-1]
+        self.flops += 2 * len(signs) * long
+        mixtures = len(signs) // 16
+        assert mixtures * 16 == 3 * short
+        return (mixtures, long) if side == "in" else (long, mixtures)
+
+    def rest_of_one(self, y, at_least):
+        return y
+
+    def largest_entry(self, x):
+        return (1, 1)
+
+    def frobenius_norm(self, x, unit=None):
+        return (1, 1)
 
     def combined(self, alpha, x, beta, y):
+        assert x == y
         return x
 
     def scaled(self, alpha, x):
         return x
 
-    def divided(self, x, y, at_least):
+    def multiplied(self, x, y):
+        assert y == (1, 1)
         return x
 
-    def largest_entry(self, x):
-        return x
+    def divided(self, x, y, dtype):
+        return self.multiplied(x, y)
 
-    def frobenius_norm(self, x):
-        return x
+    def at_least(self, y, least):
+        return y
+
+    def root(self, y):
+        return y
 
     def cast(self, x, dtype):
         return x
 
+    def dtype_of(self, x):
+        return "float32"
 
-@pytest.mark.parametrize("name", SCHEDULES)
+
+def test_the_counting_carrier_has_every_verb():
+    """A verb that the protocol gains is missed here, before it is missed in a sum."""
+    verbs = {name for name in vars(MatrixOps) if not name.startswith("_")}
+    assert verbs - vars(CountingOps).keys() == set()
+    for name in verbs:
+        asked = inspect.signature(getattr(MatrixOps, name)).parameters
+        assert (
+            asked.keys()
+            == inspect.signature(getattr(CountingOps, name)).parameters.keys()
+        ), name
+
+
+@pytest.mark.parametrize("schedule", COUNTED, ids=lambda s: s.name)
 @pytest.mark.parametrize(
-    "fans", [(128, 128), (160, 256), (256, 160), (128, 512), (1024, 128), (8, 64)]
+    "fans",
+    [
+        *[(128, 128), (160, 256), (256, 160), (128, 512), (1024, 128), (8, 64)],
+        *[(384, 384), (384, 1536), (1536, 400), (2048, 384)],
+    ],
+    ids=str,
 )
-def test_a_plan_counts_what_the_iteration_multiplies(name, fans):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_plan_counts_what_the_iteration_multiplies(schedule, fans, dtype):
     """The sum over a plan's products is what a carrier is asked for."""
-    plan = plan_for(*fans, SCHEDULES[name].take(), "float32")
+    plan = plan_for(*fans, schedule, dtype)
     ops = CountingOps()
-    newton_schulz(fans, plan, ops)
+    assert polar_factors(fans, plan, ops) == fans
     assert plan.flops == ops.flops
-    assert plan.steps == len(SCHEDULES[name].take())
+    compressed = bool(schedule.compressed) and min(fans) >= 384
+    assert compressed == (plan.leading is not None)
+    assert plan.steps == len(schedule.compressed if compressed else schedule.take())
+
+
+def test_a_plan_counts_panels_as_they_are_asked_for():
+    """Five eighths of every symmetric product; small ones are never in panels."""
+    plan = plan_for(768, 1536, YOU, "float32", panelled=True)
+    ops = CountingOps(share=5 / 8)
+    polar_factors((768, 1536), plan, ops)
+    assert plan.flops == ops.flops
+
+
+@pytest.mark.parametrize("left_out", ["mixed", "product", "squared", "symmetric"])
+def test_the_count_notices_a_kind_of_product(left_out):
+    """Each verb's operations are a part of the sum that can be missed."""
+    plan = plan_for(384, 1536, SCHEDULES["auto"], "float32")
+    ops = CountingOps()
+    counting = getattr(ops, left_out)
+
+    def uncounted(*arguments, **others):
+        before = ops.flops
+        result = counting(*arguments, **others)
+        ops.flops = before
+        return result
+
+    setattr(ops, left_out, uncounted)
+    polar_factors((384, 1536), plan, ops)
+    assert plan.flops > ops.flops
+
+
+@pytest.mark.parametrize(
+    ("fans", "schedule", "dtype", "steps", "expected"),
+    [
+        ((384, 384), "auto", "float32", None, True),
+        ((400, 4096), "auto", "float64", None, True),
+        ((4096, 400), "auto", "bfloat16", None, True),
+        ((383, 4096), "auto", "float32", None, False),
+        ((368, 4096), "auto", "float32", None, False),
+        ((392, 4096), "auto", "float32", None, False),
+        ((400, 4096), "auto", "float16", None, False),
+        ((400, 4096), "auto", "float32", 5, False),
+        ((400, 4096), "auto", "float32", 3, False),
+        *(
+            ((400, 4096), name, "float32", None, False)
+            for name in SCHEDULES
+            if name != "auto"
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_compressed(fans, schedule, dtype, steps, expected):
+    """From 384 rows on that 16 divides, by `auto`, where no steps are asked for."""
+    plan = plan_for(*fans, SCHEDULES[schedule], dtype, steps=steps)
+    assert (plan.leading is not None) == expected
+    assert plan.reason.startswith("75 leading values compressed; ") == (
+        expected and min(fans) == 400
+    )
+    if steps is None:
+        assert compresses(*fans, SCHEDULES[schedule], dtype) == expected
+        taken = SCHEDULES[schedule].take()
+    else:
+        taken = SCHEDULES[schedule].take(steps)
+    if not expected:
+        assert sum(plan.segments, ()) == taken
 
 
 def test_operations_of_the_published_counts():
@@ -96,19 +225,33 @@ def test_steps_share_where_it_saves_and_is_exact(fans, dtype, method):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_no_segment_is_too_steep(name):
     """The slope of the steps that share a Gram matrix stays below the limit."""
-    triples = SCHEDULES[name].take()
-    plan = plan_for(256, 2048, triples, "float32")
-    assert sum(plan.segments, ()) == triples
+    plan = plan_for(256, 2048, SCHEDULES[name], "float32")
+    assert sum(plan.segments, ()) == SCHEDULES[name].take()
     for segment in plan.segments:
         slope = np.prod([a for a, _, _ in segment])
-        assert slope <= STEEPEST_SEGMENT or len(segment) == 1
+        assert slope <= STEEPEST_SEGMENT["float32"] or len(segment) == 1
 
 
 def test_many_steep_steps_are_cut_often():
     """Ten Jordan steps have a slope of 2e5; none of their parts passes 100."""
-    triples = SCHEDULES["jordan"].take(10)
-    lengths = [len(s) for s in plan_for(256, 2048, triples, "float32").segments]
-    assert lengths == [3, 3, 3, 1]
+    plan = plan_for(256, 2048, SCHEDULES["jordan"], "float32", steps=10)
+    assert [len(s) for s in plan.segments] == [3, 3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "lengths"), [("float32", [3]), ("float64", [3]), ("bfloat16", [1, 2])]
+)
+def test_after_compression_steps_share_in_bfloat16_too(dtype, lengths):
+    """Slopes of 7.8, 3.4 and 2.4: 62 is gentle in float32, 8.0 in bfloat16."""
+    plan = plan_for(512, 2048, SCHEDULES["auto"], dtype)
+    assert [len(s) for s in plan.segments] == lengths
+
+
+def test_asked_for_a_gram_matrix_per_step_a_plan_has_one():
+    """Also where sharing would save operations."""
+    plan = plan_for(256, 2048, YOU, "float32", shared=False)
+    assert [len(s) for s in plan.segments] == [1] * 5
+    assert plan.reason == "a Gram matrix per step, as asked"
 
 
 def test_panels_compute_a_share_of_symmetric_products():

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from keras_muon import SCHEDULES, Schedule
+from keras_muon import SCHEDULES, Schedule, minimax_schedule
 
 # Measured for the landscape study (research/muon-landscape.md, section 2, November
 # 2026) in NumPy float64, independently of this package and before it was written:
@@ -96,6 +96,23 @@ def test_jordan_and_you_are_the_published_triples():
     """Their numbers are used as they were printed: no safety factor."""
     assert SCHEDULES["jordan"].take() == JORDAN
     assert SCHEDULES["you"].take() == YOU
+
+
+def test_auto_is_you_and_minimax_after_compression():
+    """Small matrices get You's five steps, large ones the three minimax ones."""
+    auto = SCHEDULES["auto"]
+    assert (auto.take(), auto.steps, auto.tail) == (YOU, 5, "refuse")
+    # The same operations in the same order: no difference seen. A lower bound of
+    # 0.016 instead is off by 0.1.
+    expected = np.array(minimax_schedule(0.015, 3).take())
+    np.testing.assert_allclose(auto.compressed, expected, rtol=1e-12)
+    other = np.array(minimax_schedule(0.016, 3).take())
+    assert np.abs(other - expected).max() > 0.05
+
+
+def test_only_auto_compresses():
+    """A schedule that is named is applied as it was published."""
+    assert [name for name, s in SCHEDULES.items() if s.compressed] == ["auto"]
 
 
 def test_polar_express_is_the_table_of_nvidia():

@@ -11,7 +11,13 @@ from keras_muon.schedules import get_schedule
 
 CUBIC = (1.5, -0.5, 0.0)
 OWN = Schedule(
-    ((2.0, -1.5, 0.5), CUBIC), 5, "repeat", safety=1.02, name="own", source="a paper"
+    ((2.0, -1.5, 0.5), CUBIC),
+    5,
+    "repeat",
+    safety=1.02,
+    name="own",
+    source="a paper",
+    compressed=(CUBIC, (2.0, -1.5, 0.5)),
 )
 
 
@@ -38,6 +44,31 @@ def test_coefficients_must_be_finite(position, value):
 
 
 @pytest.mark.parametrize(
+    ("compressed", "message"),
+    [
+        (5, "`compressed` must be a non-empty sequence of triples"),
+        (((1.5, -0.5),), "`compressed` must be a non-empty sequence of triples"),
+        (((np.nan, -0.5, 0.0),), "`compressed` must be finite"),
+        (((-1.5, 0.5, 0.0),), "changes sign: step 1"),
+        ((CUBIC, (3.5, -0.5, 0.0)), "blows up: step 2"),
+    ],
+    ids=str,
+)
+def test_compressed_triples_are_checked_like_the_others(compressed, message):
+    """They meet singular values in (0, 1.005] too; `coefficients` are good here."""
+    with pytest.raises(ValueError, match=message):
+        Schedule((CUBIC,), compressed=compressed)
+
+
+@pytest.mark.parametrize("empty", [(), []], ids=str)
+def test_no_compressed_triples_are_an_empty_tuple(empty):
+    """In whatever sequence nothing was passed: the schedule is the same value."""
+    schedule = Schedule((CUBIC,), compressed=empty)
+    assert schedule == Schedule((CUBIC,))
+    assert hash(schedule) == hash(Schedule((CUBIC,)))
+
+
+@pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({"tail": "hold"}, ValueError, "Unknown `tail`: 'hold'"),
@@ -59,10 +90,11 @@ def test_other_arguments_are_checked_when_a_schedule_is_made(arguments, error, m
 def test_a_schedule_is_a_value():
     """Equal arguments make equal schedules, which cannot be changed or mixed up."""
     rows = np.array([[2.0, -1.5, 0.5], CUBIC], np.float32)
-    same = dataclasses.replace(OWN, coefficients=rows)
+    same = dataclasses.replace(OWN, coefficients=rows, compressed=rows[::-1])
     assert same == OWN
     assert hash(same) == hash(OWN)
-    assert all(type(x) is float for row in same.coefficients for x in row)
+    triples = same.coefficients + same.compressed
+    assert all(type(x) is float for row in triples for x in row)
     assert dataclasses.replace(OWN, safety=1.03) != OWN
     with pytest.raises(dataclasses.FrozenInstanceError):
         OWN.safety = 1.5
@@ -114,5 +146,5 @@ def test_get_schedule_suggests_the_closest_name(received, meant):
 @pytest.mark.parametrize("received", ["aol", None, 5, ((1.5, -0.5, 0.0),)], ids=str)
 def test_get_schedule_refuses_what_it_does_not_know(received):
     """Bare triples and other objects are refused with the list of names."""
-    with pytest.raises(ValueError, match="Known: 'jordan', 'you', 'polar_express'"):
+    with pytest.raises(ValueError, match="Known: 'auto', 'jordan', 'you'"):
         get_schedule(received)
