@@ -33,12 +33,14 @@ def by_keras(x: np.ndarray, schedule: Schedule) -> np.ndarray:
 
     from keras_muon import orthogonalize
 
-    return keras.ops.convert_to_numpy(orthogonalize(x, schedule=schedule))
+    # "auto" would compute in bfloat16 where a processor has it.
+    exact = {"compute_dtype": x.dtype.name}
+    return keras.ops.convert_to_numpy(orthogonalize(x, schedule=schedule, **exact))
 
 
 def by_numpy(x: np.ndarray, schedule: Schedule) -> np.ndarray:
     """The same iteration on NumPy arrays."""
-    return orthogonalize_by_numpy(x, schedule.take())
+    return orthogonalize_by_numpy(x, schedule)
 
 
 def by_reference(x: np.ndarray, schedule: Schedule) -> np.ndarray:
@@ -69,8 +71,14 @@ IMPLEMENTATIONS: dict[str, Callable[[np.ndarray, Schedule], np.ndarray]] = {
 }
 
 
-def graph_for(x: np.ndarray, schedule: Schedule):
-    """Return the graph for the shape and dtype of an array."""
+def graph_for(x: np.ndarray, schedule: Schedule, method: str = "standard"):
+    """Return the graph for the shape and dtype of an array.
+
+    Args:
+        x: The array.
+        schedule: The schedule.
+        method: As for `keras_muon.export.newton_schulz`.
+    """
     from keras_muon.export import newton_schulz
 
     *batch, fan_in, fan_out = x.shape
@@ -78,6 +86,7 @@ def graph_for(x: np.ndarray, schedule: Schedule):
         (fan_in, fan_out),
         batch=batch[0] if batch else None,
         schedule=schedule,
+        method=method,
         dtype=x.dtype.name,
     )
 

@@ -7,8 +7,9 @@
 Loads static, batched and dynamic graphs and a whole step, in float32 and float64, in
 the first and last operator versions, on every runtime that is installed, each in a
 process of its own, and compares with the SVD. Then times Newton-Schulz on ONNX Runtime
-against NumPy and every backend of Keras, which take turns; on CUDA, where there is a
-device, against JAX and PyTorch. What is missing is shown as not measured. The exit code
+against NumPy and every backend of Keras, which take turns: five steps of `jordan`, and
+`auto` as the optimizer plans it. On CUDA, where there is a device, it does so against
+JAX and PyTorch. What is missing is shown as not measured. The exit code
 is 1 if a float32 graph is refused or wrong anywhere.
 """
 

@@ -32,6 +32,11 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
         {"shape": ("rows", "columns"), "dynamic": True},
         (96, 48),
     ),
+    "planned": (
+        "newton_schulz",
+        {"shape": (400, 384), "batch": 2, "schedule": "auto", "method": "planned"},
+        (2, 400, 384),
+    ),
     "step": (
         "muon_step",
         {"shape": (48, 96), "schedule": "jordan", "momentum": MOMENTUM},
@@ -91,6 +96,7 @@ RUNTIMES: dict[str, Callable[[Path, dict[str, np.ndarray]], np.ndarray]] = {
 def write_graphs(folder: Path) -> list[str]:
     """Write every graph with its inputs and its exact output; return their names."""
     from keras_muon import export
+    from keras_muon.export.oracle import expected_outputs
 
     names = []
     for layout, dtype, opset in itertools.product(LAYOUTS, DTYPES, OPSETS):
@@ -98,6 +104,10 @@ def write_graphs(folder: Path) -> list[str]:
         model = getattr(export, kind)(dtype=dtype, opset=opset, **arguments)
         name = f"{layout}, {dtype}, opset {opset}"
         arrays, expected = _arrays(kind, shape, dtype)
+        if layout == "planned":
+            # What is compressed is no longer a polynomial of singular values alone.
+            specification = export.specification_of(model)
+            (expected,) = expected_outputs(specification, arrays)
         (folder / f"{name}.onnx").write_bytes(export.serialized(model))
         np.savez(folder / f"{name}.npz", expected=expected, **arrays)
         names.append(name)

@@ -83,9 +83,9 @@ def time_table(times: Times, device: str) -> Table:
     The ratio of medians is what was demanded. That of the best turns is closer to
     what a machine without other work would show.
     """
-    title = f"milliseconds on {device}: jordan, float32, medians of alternating turns"
+    title = f"milliseconds on {device}: float32, medians of alternating turns"
     table = Table(title=title, title_justify="left")
-    table.add_column("shape")
+    table.add_column("schedule and shape")
     for name in next(iter(times.values())):
         table.add_column(name, justify="right")
     for column in ("ratio", "best"):
@@ -106,7 +106,7 @@ def ratio_to_fastest(row: dict[str, float]) -> float:
 
 
 def run_times(device: str, rounds: int) -> Times:
-    """Return seconds by shape and framework; nothing if there is nothing to compare."""
+    """Return seconds by work and framework; nothing if there is nothing to compare."""
     lacking = missing({name: name for name in FRAMEWORKS}, FRAMEWORKS)
     names = [name for name in FRAMEWORKS if name not in lacking]
     if device == "cuda":

@@ -1,7 +1,7 @@
 """Times of Newton-Schulz, each framework in a long-lived process that waits its turn.
 
-As a script it is such a process. It reads lines such as `768x3072 5` (a shape and a
-number of calls) and answers with the seconds of each call:
+As a script it is such a process. It reads lines such as `auto 768x3072 5` (a key of
+`METHODS`, a shape and a number of calls) and answers with the seconds of each call:
 
     python examples/benchmarks/turns.py torch cpu
 """
@@ -24,7 +24,9 @@ from keras_muon.schedules import SCHEDULES
 
 Times = dict[str, dict[str, list[float]]]
 
-SCHEDULE = SCHEDULES["jordan"]
+# How each schedule is computed, in float32 and by all frameworks alike: a Gram matrix
+# per step, or as the optimizer plans it.
+METHODS = {"jordan": "standard", "auto": "planned"}
 FRAMEWORKS = ("onnxruntime", *BACKENDS, "numpy")
 
 # Threads of some frameworks spin for 0.2 s after their work, to be ready for more.
@@ -33,26 +35,29 @@ TURN = 0.3  # seconds that a turn should take
 ANSWER = "seconds:"
 
 
-def prepared(name: str, x: np.ndarray, device: str) -> Callable[[], object]:
+def prepared(
+    name: str, schedule: str, x: np.ndarray, device: str
+) -> Callable[[], object]:
     """Return a function that orthogonalizes `x` once and waits for the result.
 
     Args:
         name: One of `FRAMEWORKS`.
+        schedule: One of `METHODS`.
         x: Matrices, which are moved to the device once.
         device: `"cpu"` or `"cuda"`.
     """
     if name == "numpy":
-        triples = SCHEDULE.take()
-        return lambda: orthogonalize_by_numpy(x, triples)
+        planned = METHODS[schedule] == "planned"
+        return lambda: orthogonalize_by_numpy(x, SCHEDULES[schedule], planned=planned)
     if name == "onnxruntime":
-        return _by_onnxruntime(x, device)
-    return _by_keras(name, x, device)
+        return _by_onnxruntime(schedule, x, device)
+    return _by_keras(name, schedule, x, device)
 
 
 def timed(
     names: Sequence[str], shapes: Sequence[Sequence[int]], rounds: int, device: str
 ) -> Times:
-    """Return seconds per call in every round, by shape and framework.
+    """Return seconds per call in every round, by schedule with shape and framework.
 
     Args:
         names: Frameworks.
@@ -62,35 +67,34 @@ def timed(
     """
     with ExitStack() as stack:
         workers = {n: stack.enter_context(_worker(n, device)) for n in names}
-        return {
-            text: _rounds(workers, text, rounds)
-            for text in ("x".join(map(str, shape)) for shape in shapes)
-        }
+        texts = ["x".join(map(str, shape)) for shape in shapes]
+        works = [f"{schedule} {text}" for schedule in METHODS for text in texts]
+        return {work: _rounds(workers, work, rounds) for work in works}
 
 
 def _rounds(
-    workers: dict[str, subprocess.Popen], shape: str, rounds: int
+    workers: dict[str, subprocess.Popen], work: str, rounds: int
 ) -> dict[str, list[float]]:
     """Let each worker have its turn in every round; another begins each time."""
     names, calls = list(workers), {}
     for name, worker in workers.items():
-        _turn(worker, shape, 1)  # compiles
-        (seconds,) = _turn(worker, shape, 1)
+        _turn(worker, work, 1)  # compiles
+        (seconds,) = _turn(worker, work, 1)
         calls[name] = max(1, round(TURN / seconds))
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         first = number % len(names)
         for name in [*names[first:], *names[:first]]:
             time.sleep(PAUSE)
-            turn = _turn(workers[name], shape, calls[name])
+            turn = _turn(workers[name], work, calls[name])
             times[name].append(statistics.median(turn))
     return times
 
 
-def _by_onnxruntime(x: np.ndarray, device: str) -> Callable[[], object]:
+def _by_onnxruntime(schedule: str, x: np.ndarray, device: str) -> Callable[[], object]:
     from keras_muon.export import run
 
-    model = graph_for(x, SCHEDULE)
+    model = graph_for(x, SCHEDULES[schedule], METHODS[schedule])
     given = x
     if device == "cuda":
         from onnxruntime import OrtValue
@@ -99,14 +103,30 @@ def _by_onnxruntime(x: np.ndarray, device: str) -> Callable[[], object]:
     return lambda: run(model, given, device=device)
 
 
-def _by_keras(backend: str, x: np.ndarray, device: str) -> Callable[[], object]:
+def _by_keras(
+    backend: str, schedule: str, x: np.ndarray, device: str
+) -> Callable[[], object]:
     os.environ["KERAS_BACKEND"] = backend
     import keras
 
-    from keras_muon import orthogonalize
+    import keras_muon  # noqa: F401 (before `planning`, which is not public)
+    from keras_muon.plan import plan_for
+    from keras_muon.planning import polar_factor
+
+    *stack, fan_in, fan_out = x.shape
+    planned = METHODS[schedule] == "planned"
+    plan = plan_for(
+        fan_in,
+        fan_out,
+        SCHEDULES[schedule],
+        "float32",
+        steps=None if planned else SCHEDULES[schedule].steps,
+        shared=planned,
+        panelled=device == "cpu" and not stack,  # the backends' own way to a product
+    )
 
     def compute(tensor):
-        return orthogonalize(tensor, schedule=SCHEDULE)
+        return polar_factor(tensor, plan)
 
     tensor = keras.ops.convert_to_tensor(x)
     if backend == "jax":
@@ -137,8 +157,8 @@ def _worker(name: str, device: str) -> subprocess.Popen:
     )
 
 
-def _turn(worker: subprocess.Popen, shape: str, calls: int) -> list[float]:
-    worker.stdin.write(f"{shape} {calls}\n")
+def _turn(worker: subprocess.Popen, work: str, calls: int) -> list[float]:
+    worker.stdin.write(f"{work} {calls}\n")
     worker.stdin.flush()
     for line in worker.stdout:
         if line.startswith(ANSWER):
@@ -153,15 +173,17 @@ def main() -> None:
     arguments = parser.parse_args()
     functions: dict[str, Callable[[], object]] = {}
     for line in sys.stdin:
-        text, calls = line.split()
-        if text not in functions:
+        work, calls = line.rsplit(maxsplit=1)
+        if work not in functions:
+            schedule, text = work.split()
             shape = [int(extent) for extent in text.split("x")]
             x = np.random.default_rng(0).standard_normal(shape).astype("float32")
-            functions[text] = prepared(arguments.name, x, arguments.device)
+            given = (arguments.name, schedule, x, arguments.device)
+            functions[work] = prepared(*given)
         seconds = []
         for _ in range(int(calls)):
             start = time.perf_counter()
-            functions[text]()
+            functions[work]()
             seconds.append(time.perf_counter() - start)
         print(ANSWER, *seconds, flush=True)
 

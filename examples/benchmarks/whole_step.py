@@ -102,6 +102,8 @@ def exported(width: int, layers: int, folder: Path, **settings):
     from keras_muon.export import optimizer_step
 
     model = gpt(width, layers)
+    # "auto" would compute in bfloat16 where a processor has it, and graphs emulate it.
+    settings = {"compute_dtype": "float32"} | settings
     optimizer = Muon.for_model(model, learning_rate=LEARNING_RATE, **settings)
     model.compile(optimizer, "mse")
     variables = model.trainable_variables
