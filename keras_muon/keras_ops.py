@@ -53,9 +53,10 @@ class KerasOps:
         signs = ops.cast(ops.convert_to_tensor(array), x.dtype)
         if side == "in":
             groups = ops.reshape(x, (*stack, -1, GROUP, fan_out))
-            return ops.reshape(ops.matmul(signs, groups), (*stack, -1, fan_out))
+            # `keras.ops.matmul` of float64 tensors is float32 on torch.
+            return ops.reshape(signs @ groups, (*stack, -1, fan_out))
         groups = ops.moveaxis(ops.reshape(x, (*stack, fan_in, -1, GROUP)), -2, -3)
-        sums = ops.matmul(groups, ops.swapaxes(signs, -1, -2))
+        sums = groups @ ops.swapaxes(signs, -1, -2)
         return ops.reshape(ops.moveaxis(sums, -3, -2), (*stack, fan_in, -1))
 
     def combined(self, alpha: float, x: Tensor, beta: float, y: Tensor) -> Tensor:
