@@ -37,7 +37,7 @@ def _torch_multiplies_bfloat16() -> bool:
     if runs_on_accelerator():
         return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(False)
     # Of torch before 2.12 nothing public tells it.
-    known = getattr(torch.cpu, "get_capabilities", dict)()
+    known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
