@@ -2,21 +2,41 @@
 
 The contract of `examples/benchmarks/quality.py`, on updates captured from training on
 the backend under test and on synthetic spectra: the mean relative error is at most
-Jordan's in float32, and on no matrix is it more than 5 % above.
+Jordan's in float32, and on no matrix is it more than 5 % above. Small matrices get
+five steps of You's, large ones three after their leading values were compressed.
 """
 
+import dataclasses
+
+import keras
+import numpy as np
 import pytest
 import quality
 import quality_measures
 from captures import SMALL, captured
-from captures_synthetic import KINDS, SHAPES, synthetic
-from quality_measures import BASELINE, SYNTHETIC, jordan_band, mean_error
+from captures_synthetic import KINDS, SEED, SHAPES, synthetic
+from quality_measures import (
+    BASELINE,
+    SYNTHETIC,
+    PolarFactor,
+    jordan_band,
+    mean_error,
+)
 
-from keras_muon import SCHEDULES
+from keras_muon import SCHEDULES, Schedule, orthogonalize
+from keras_muon.plan import plan_for
 
 METHODS = ("default", BASELINE)
 SOURCES = [recipe.source for recipe in SMALL]
 BAND = jordan_band(SCHEDULES["jordan"].take())
+
+# Shapes that are compressed. In bfloat16 torch's products, which round once, keep the
+# contract. XLA on a CPU rounds more often and breaks it on ranks of 1 and m / 16, but
+# there nobody is given bfloat16 unasked.
+LARGE = ((384, 384), (384, 1152))
+LARGE_METHODS = ["auto:float32"]
+if keras.backend.backend() == "torch":
+    LARGE_METHODS.append("auto:bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -66,3 +86,49 @@ def test_zero_stays_zero(rows):
     part = [row for row in rows[SYNTHETIC] if row.name.startswith("zero")]
     assert part
     assert {row.errors["default"] for row in part} == {0.0}
+
+
+@pytest.fixture(scope="module")
+def large():
+    """Large matrices of every kind, by name."""
+    rng = np.random.default_rng(SEED)
+    return {
+        f"{kind}, {fan_in} x {fan_out}": make(rng, (fan_in, fan_out)).astype("float32")
+        for kind, make in KINDS.items()
+        for fan_in, fan_out in LARGE
+    }
+
+
+@pytest.fixture(scope="module")
+def large_rows(large):
+    """The errors on them."""
+    return quality.measured_rows(SYNTHETIC, large, [*LARGE_METHODS, BASELINE])
+
+
+@pytest.mark.parametrize("method", LARGE_METHODS)
+def test_large_matrices_keep_the_contract(large_rows, method):
+    """Seen on torch: means of 0.217 and 0.244 beside Jordan's 0.373.
+
+    Nearest to a breach are rows of different scales, at 3.8 of the 5 % in float32.
+    """
+    assert len(large_rows) == len(KINDS) * len(LARGE)
+    assert quality_measures.breaches(large_rows, method, BAND) == []
+
+
+def test_large_matrices_would_break_it_without_compression(large, large_rows):
+    """The same three steps alone: 24 % above Jordan's error, where 5 % are allowed."""
+    name = "power law, 384 x 384"
+    (row,) = [row for row in large_rows if row.name == name]
+    alone = Schedule(SCHEDULES["auto"].compressed)
+    result = orthogonalize(large[name], alone, compute_dtype="float32")
+    error = PolarFactor(large[name]).error(keras.ops.convert_to_numpy(result))
+    broken = dataclasses.replace(row, errors=row.errors | {"alone": error})
+    assert quality_measures.breaches([broken], LARGE_METHODS[0], BAND) == []
+    assert len(quality_measures.breaches([broken], "alone", BAND)) == 2
+
+
+@pytest.mark.parametrize("fans", LARGE, ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_large_matrices_are_compressed(fans, dtype):
+    """What the contract is checked for here is another algorithm than above."""
+    assert plan_for(*fans, SCHEDULES["auto"], dtype).leading is not None
