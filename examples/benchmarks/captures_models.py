@@ -84,6 +84,24 @@ def convnet() -> keras.Model:
     return keras.Model(images, layers.Dense(CLASSES, name="head")(x))
 
 
+def wide_convnet(width: int) -> keras.Model:
+    """Return a network for 8x8 images whose kernels are wide, all but the first.
+
+    Args:
+        width: Channels of every layer.
+    """
+    images = keras.Input((8, 8, 1))
+    same = {"padding": "same", "activation": "relu"}
+    x = layers.Conv2D(width, 3, name="conv_a", **same)(images)
+    x = layers.MaxPooling2D()(x)
+    x = layers.Conv2D(width, 3, name="conv_b", **same)(x)
+    x = layers.Conv2D(width, 3, name="conv_c", **same)(x)
+    x = layers.Conv2D(width, 1, name="pointwise", **same)(x)
+    x = layers.MaxPooling2D()(x)
+    x = layers.Dense(width, "relu", name="dense")(layers.Flatten()(x))
+    return keras.Model(images, layers.Dense(CLASSES, name="head")(x))
+
+
 def vit(width: int = 64, heads: int = 4) -> keras.Model:
     """Return two attention blocks on 2x2 patches, read out by a GRU and an LSTM.
 

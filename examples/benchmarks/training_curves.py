@@ -2,6 +2,10 @@
 
     python examples/benchmarks/training_curves.py --backend torch --steps 200
     python examples/benchmarks/training_curves.py --steps 40 --models vit --seeds 2
+    python examples/benchmarks/training_curves.py --models gpt384 convnet384 vit384
+
+The last three are wide enough that the default compresses leading singular values in
+most of their matrices, which is another algorithm; a table tells in how many.
 
 Three kinds of models, each trained from the same first weights on the same batches by
 both, for several seeds. The rule, for each model: the default's mean final validation
@@ -14,7 +18,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-MODELS = ("gpt64", "gpt128", "convnet", "vit")
+SMALL = ("gpt64", "gpt128", "convnet", "vit")
+WIDE = ("gpt384", "convnet384", "vit384")
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -25,13 +30,17 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--backend", choices=("jax", "torch", "tensorflow"))
     parser.add_argument(
-        "--models", nargs="+", choices=MODELS, default=["gpt64", "convnet", "vit"]
+        "--models",
+        nargs="+",
+        choices=(*SMALL, *WIDE),
+        default=["gpt64", "convnet", "vit"],
     )
     parser.add_argument("--seeds", type=int, default=3, help="runs of each, 2 or more")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--every", type=int, default=20, help="steps per evaluation")
     parser.add_argument("--schedule", help="instead of the default one")
     parser.add_argument("--plot", type=Path, default=Path("training_curves.png"))
+    parser.add_argument("--json", type=Path, help="where every loss goes, run by run")
     options = parser.parse_args(arguments)
     if options.seeds < 2:
         parser.error(f"--seeds: a spread needs 2 or more; got {options.seeds}.")
@@ -42,8 +51,10 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
             f"--steps must be a multiple of --every; got {options.steps} and "
             f"{options.every}."
         )
-    if not options.plot.absolute().parent.is_dir():
-        parser.error(f"--plot: there is no folder {options.plot.absolute().parent}.")
+    for name in ("plot", "json"):
+        path = getattr(options, name)
+        if path and not path.absolute().parent.is_dir():
+            parser.error(f"--{name}: there is no folder {path.absolute().parent}.")
     return options
 
 
@@ -54,18 +65,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.backend:
         os.environ["KERAS_BACKEND"] = options.backend
     os.environ.setdefault("KERAS_BACKEND", "jax")
+    import training_curves_report as report
     from rich.console import Console
-    from training_curves_report import breaches, loss_table, save_plot
-    from training_curves_runs import Length, all_curves
+    from training_curves_runs import Length, Runs, all_runs
 
     length = Length(options.steps, options.every)
-    curves = all_curves(options.models, options.seeds, length, options.schedule)
 
+    def save(runs: Runs) -> None:
+        if options.json:
+            report.save_json(runs, length, options.json)
+
+    runs = all_runs(options.models, options.seeds, length, options.schedule, save)
     console = Console()
-    console.print(loss_table(curves, options.steps))
-    save_plot(curves, options.every, options.plot)
+    console.print(report.loss_table(runs, options.steps), report.matrix_table(runs))
+    report.save_plot(runs, options.every, options.plot)
     console.print(f"Curves: {options.plot.resolve()}", soft_wrap=True)
-    problems = breaches(curves)
+    problems = report.breaches(runs)
     for problem in problems:
         console.print(f"[red]breach: {problem}[/]", soft_wrap=True, highlight=False)
     return 1 if problems else 0

@@ -1,6 +1,6 @@
 """Training runs that differ in the schedule only: validation losses by model and seed.
 
-Curves are arrays (seeds, evaluations) by model and method.
+Nothing else is set but rate and decay: products have the dtype that a user gets.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from captures_models import (
     digits_validation,
     quickstart,
     vit,
+    wide_convnet,
 )
 from rich.progress import Progress
 
@@ -24,9 +25,8 @@ from keras_muon import Muon
 
 BASELINE = "jordan"
 CANDIDATE = "default"
-CONTEXT, SEQUENCES = 64, 16
-
-Curves = dict[str, dict[str, np.ndarray]]
+CONTEXT = 64
+WIDE, WIDE_HEADS, WIDE_BATCH = 384, 6, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,40 +59,62 @@ class Task:
     rate: float
 
 
-def all_curves(
-    models: Sequence[str], seeds: int, length: Length, schedule: str | None
-) -> Curves:
-    """Return the validation losses of every model, method and seed.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One model trained by one method.
+
+    Args:
+        losses: Validation losses, one per evaluation.
+        matrices: Number of matrices that were orthogonalized.
+        compressed: How many of them had leading singular values compressed.
+        compute_dtypes: Dtypes of the products.
+    """
+
+    losses: tuple[float, ...]
+    matrices: int
+    compressed: int
+    compute_dtypes: tuple[str, ...]
+
+
+Runs = dict[str, dict[str, list[Run]]]
+
+
+def all_runs(
+    models: Sequence[str],
+    seeds: int,
+    length: Length,
+    schedule: str | None,
+    after_each: Callable[[Runs], None] = lambda runs: None,
+) -> Runs:
+    """Return the runs of every model and method, one per seed.
+
+    The methods take turns: what changes meanwhile on the machine changes for both.
 
     Args:
         models: Names, keys of `TASKS`.
         seeds: Number of runs of each.
         length: How long to train.
         schedule: What to compare with Jordan's. None names no schedule: the default.
+        after_each: Called with what there is after every run.
     """
-    methods: dict[str, dict[str, Any]] = {
-        schedule or CANDIDATE: {"schedule": schedule} if schedule else {},
-        BASELINE: {"schedule": BASELINE, "compute_dtype": "float32"},
-    }
-    curves: Curves = {}
+    candidate = {schedule: {"schedule": schedule}} if schedule else {CANDIDATE: {}}
+    methods = candidate | {BASELINE: {"schedule": BASELINE}}
+    runs: Runs = {model: {name: [] for name in methods} for model in models}
     with Progress(transient=True) as progress:
         task = progress.add_task("", total=len(models) * len(methods) * seeds)
-        for model in models:
-            found: dict[str, list] = {method: [] for method in methods}
-            for seed in range(seeds):
-                for method, arguments in methods.items():
-                    progress.update(task, description=f"{model} {method}")
-                    losses = one_curve(TASKS[model], seed, length, arguments)
-                    found[method].append(losses)
+        for seed in range(seeds):
+            for model in models:
+                for name, arguments in methods.items():
+                    progress.update(task, description=f"{model} {name} {seed}")
+                    run = one_run(TASKS[model], seed, length, arguments)
+                    runs[model][name].append(run)
                     progress.advance(task)
-            curves[model] = {name: np.array(runs) for name, runs in found.items()}
-    return curves
+                    after_each(runs)
+    return runs
 
 
-def one_curve(
-    task: Task, seed: int, length: Length, arguments: dict[str, Any]
-) -> list[float]:
-    """Train one model; return its validation losses.
+def one_run(task: Task, seed: int, length: Length, arguments: dict[str, str]) -> Run:
+    """Train one model.
 
     Args:
         task: The model and its data.
@@ -114,15 +136,26 @@ def one_curve(
         shuffle=False,
         verbose=0,
     )
-    return history.history["val_loss"]
+    plans = model.optimizer.plans
+    return Run(
+        tuple(history.history["val_loss"]),
+        sum(count for count, _ in plans),
+        sum(count for count, plan in plans if plan.leading is not None),
+        tuple(sorted({plan.compute_dtype for _, plan in plans})),
+    )
 
 
-def _gpt(width: int) -> Task:
+def losses_of(runs: Sequence[Run]) -> np.ndarray:
+    """Return the validation losses of runs, (runs, evaluations)."""
+    return np.array([run.losses for run in runs])
+
+
+def _gpt(width: int, heads: int, sequences: int) -> Task:
     def text() -> Any:
-        return quickstart().Text(CONTEXT, SEQUENCES)
+        return quickstart().Text(CONTEXT, sequences)
 
     return Task(
-        lambda: quickstart().build_gpt(width, 2, 4, CONTEXT),
+        lambda: quickstart().build_gpt(width, 2, heads, CONTEXT),
         # A stretch of its own for every seed: step 0 of one is no step of another.
         lambda seed: text().batches(first=seed * 1_000_000),
         lambda: text().validation(),
@@ -130,9 +163,20 @@ def _gpt(width: int) -> Task:
     )
 
 
+def _wide_digits(build: Callable[[], keras.Model]) -> Task:
+    def batches(seed: int) -> Iterator[Batch]:
+        return digits_batches(seed, WIDE_BATCH)
+
+    return Task(build, batches, digits_validation, DIGITS_RATE)
+
+
 TASKS = {
-    "gpt64": _gpt(64),
-    "gpt128": _gpt(128),
+    "gpt64": _gpt(64, 4, 16),
+    "gpt128": _gpt(128, 4, 16),
     "convnet": Task(convnet, digits_batches, digits_validation, DIGITS_RATE),
     "vit": Task(vit, digits_batches, digits_validation, DIGITS_RATE),
+    # From 384 rows on, the default compresses leading singular values.
+    "gpt384": _gpt(WIDE, WIDE_HEADS, 8),
+    "convnet384": _wide_digits(lambda: wide_convnet(WIDE)),
+    "vit384": _wide_digits(lambda: vit(WIDE, WIDE_HEADS)),
 }
