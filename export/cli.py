@@ -92,10 +92,11 @@ def in_options(message: str) -> str:
     """Return a message of the library in the words of the command line.
 
     Args:
-        message: With arguments as in Python: `dynamic`, dynamic=True, dtype='float32'.
+        message: With arguments as in Python: `dynamic`, dynamic=True, dtype='float32',
+            panels=1.
 
     Returns:
-        The same with --dynamic and --dtype float32.
+        The same with --dynamic, --dtype float32 and --panels 1.
 
     Example:
         >>> in_options("`shape` has names. Pass dynamic=True.")
@@ -105,5 +106,7 @@ def in_options(message: str) -> str:
     message = re.sub(rf"`({names})`", lambda m: flag_of(m[1]), message)
     message = re.sub(rf"\b({names})=True", lambda m: flag_of(m[1]), message)
     return re.sub(
-        rf"\b({names})='([^']*)'", lambda m: f"{flag_of(m[1])} {m[2]}", message
+        rf"\b({names})=(?:'([^']*)'|(\d+))",
+        lambda m: f"{flag_of(m[1])} {m[2] if m[3] is None else m[3]}",
+        message,
     )

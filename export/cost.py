@@ -9,7 +9,9 @@ import onnx
 Shape = tuple[int, ...]
 
 # Operators that move entries and compute none.
-FREE = frozenset({"Cast", "Identity", "Reshape", "Shape", "Transpose"})
+FREE = frozenset(
+    {"Cast", "Concat", "Identity", "Reshape", "Shape", "Slice", "Transpose"}
+)
 # Operators with one operation per entry that they read.
 PER_INPUT = frozenset({"ReduceMax", "ReduceSum"})
 # Operators with one operation per entry that they write.

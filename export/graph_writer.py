@@ -10,6 +10,9 @@ from onnx import helper, numpy_helper
 
 from keras_muon.export.arguments import EMULATED
 
+# Which input has the extents of the result, where a node may have one that has them.
+EXTENTS_FROM = {"Add": 0, "Cast": 0, "Div": 0, "Gemm": 2, "Mul": 0}
+
 
 @dataclasses.dataclass(frozen=True)
 class Value:
@@ -19,11 +22,17 @@ class Value:
         name: Its name in the graph.
         dtype: Its dtype. Emulated dtypes are stored as float32.
         writer: Where operators on it are written down.
+        extents: Of a single matrix, where products depend on them; else None.
     """
 
     name: str
     dtype: str
     writer: "GraphWriter" = dataclasses.field(repr=False, compare=False)
+    extents: tuple[int, int] | None = None
+
+    def with_extents(self, extents: tuple[int, int]) -> "Value":
+        """Return the same value, its extents known."""
+        return dataclasses.replace(self, extents=extents)
 
     def __add__(self, other: Any) -> "Value":
         return self.writer.elementwise("Add", self, other)
@@ -56,10 +65,12 @@ class GraphWriter:
         self.constants: dict[str, onnx.TensorProto] = outer.constants if outer else {}
         self._names: set[str] = outer._names if outer else set()
 
-    def input(self, name: str, dtype: str) -> Value:
+    def input(
+        self, name: str, dtype: str, extents: tuple[int, int] | None = None
+    ) -> Value:
         """Return an input of the graph."""
         self._names.add(name)
-        return Value(name, dtype, self)
+        return Value(name, dtype, self, extents)
 
     def output(self, value: Value, name: str) -> Value:
         """Give a result the name that it has as an output of the graph."""
@@ -91,7 +102,9 @@ class GraphWriter:
         name = self._unique(f"{self.scope}/{role}")
         names = [value.name for value in inputs]
         self.nodes.append(helper.make_node(op_type, names, [name], name, **attributes))
-        return Value(name, dtype, self)
+        place = EXTENTS_FROM.get(op_type, len(inputs))
+        extents = inputs[place].extents if place < len(inputs) else None
+        return Value(name, dtype, self, extents)
 
     def initializer(self, name: str, array: np.ndarray) -> Value:
         """Return an array as a value, stored once per name."""

@@ -1,47 +1,27 @@
 """What a graph iterates: checked, as a formula, and as part of its specification."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from keras_muon.admissible import Triple
 from keras_muon.export.arguments import (
+    MOST_PANELS,
+    SMALLEST_PANELLED,
     GraphShape,
     checked_dtype,
     checked_emulation,
     checked_side,
     checked_triples,
 )
-from keras_muon.leading import (
-    BASIS_TRIPLES,
-    GROUP,
-    MIXTURES,
-    VALUE_TRIPLES,
-)
-from keras_muon.messages import unknown_name
-from keras_muon.plan import Leading, Plan, plan_for
+from keras_muon.export.formulas import PANELLED, formula_of
+from keras_muon.messages import require_count, unknown_name
+from keras_muon.plan import Plan, plan_for
 from keras_muon.schedules import Schedule, get_schedule
 
 # "standard": the schedule's triples, each with a Gram matrix of its own.
 # "planned": what the optimizer does, see `keras_muon.plan`.
 METHODS = ("standard", "planned")
-
-FORMULA = """\
-X <- U / |U|_F, then for every triple (a, b, c): A = X X^T, X <- a X + (b A + c A A) X.
-U is `update`, of shape {shape}; the last X is `polar_factor`.
-Schedule {name}, in {dtype}: {triples}."""
-
-COMPRESSED_FORMULA = """\
-X <- U / |U|_F.  Z = X (S X)^T, Y = N(Z; B), T = Y^T X,
-t = sqrt(max(1 - |T|_F^2, {others} * {smallest_rest}^2) / {others}), \
-X <- X + Y (t N(T; V) - T).
-X <- X / |X|_8, then for every triple (a, b, c): A = X X^T, X <- a X + (b A + c A A) X.
-This compresses {count} leading singular values. S, a constant of signs, makes \
-{mixtures} sums of each {group} rows. |X|_8 is the Schatten norm, |A A|_F^(1/4). N(Z; B)
-is Z / |Z|_F after a step per triple of B. If U has more rows than columns, all of this
-holds for its transpose.
-U is `update`, of shape {shape}; the last X is `polar_factor`.
-Schedule {name}, in {dtype}: {triples}. B: {basis}. V: {values}."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +36,7 @@ class Iteration:
         side: `"in"`, `"out"` or `"auto"`.
         dtype: Dtype of inputs and outputs.
         emulate: Narrower dtype to which products are rounded, or None.
+        panels: Number of panels of a large symmetric product.
     """
 
     shape: GraphShape
@@ -65,6 +46,7 @@ class Iteration:
     side: str
     dtype: str
     emulate: str | None
+    panels: int = 1
 
     @classmethod
     def checked(
@@ -77,22 +59,25 @@ class Iteration:
         dtype: str,
         emulate: str | None,
         side: str = "auto",
+        panels: int = 1,
     ) -> "Iteration":
         """Return an iteration of arguments as users give them, or refuse them.
 
         Raises:
-            ValueError: If an argument is unknown, or `"planned"` is asked for where
-                extents are open or a side is chosen.
+            ValueError: If an argument is unknown, if `"planned"` is asked for where
+                extents are open or a side is chosen, or panels for stacks or open
+                extents.
         """
         schedule, side = get_schedule(schedule), checked_side(side)
         dtype = checked_dtype(dtype)
         emulate = checked_emulation(emulate, dtype)
         triples = checked_triples(schedule, steps)
         _check_method(method, shape, side)
+        panels = _checked_panels(panels, shape)
         # A plan may take fewer steps where their number is left open.
         if steps is not None or method == "standard":
             steps = len(triples)
-        return cls(shape, schedule, steps, method, side, dtype, emulate)
+        return cls(shape, schedule, steps, method, side, dtype, emulate, panels)
 
     @classmethod
     def of(cls, specification: Mapping[str, Any]) -> "Iteration":
@@ -106,6 +91,7 @@ class Iteration:
             side=specification.get("side", "auto"),
             dtype=specification["dtype"],
             emulate=specification.get("emulate"),
+            panels=specification.get("panels", 1),
         )
 
     @property
@@ -119,9 +105,11 @@ class Iteration:
         if self.method == "standard":
             return None
         fan_in, fan_out = int(self.shape.fan_in), int(self.shape.fan_out)
-        return plan_for(
+        plan = plan_for(
             fan_in, fan_out, self.schedule, self.compute_dtype, steps=self.steps
         )
+        large = min(fan_in, fan_out) >= SMALLEST_PANELLED
+        return dataclasses.replace(plan, panels=self.panels if large else 1)
 
     @property
     def triples(self) -> tuple[Triple, ...]:
@@ -135,20 +123,21 @@ class Iteration:
     def formula(self) -> str:
         """The formula of the iteration with its numbers, for `doc_string`."""
         plan = self.plan
-        about = {
-            "shape": " x ".join(map(str, self.shape.extents)),
-            "name": self.schedule.name,
-            "dtype": self.compute_dtype,
-            "triples": _shown(self.triples),
-        }
-        if plan is None or plan.leading is None:
-            return FORMULA.format(**about)
-        return COMPRESSED_FORMULA.format(**about, **_about(plan.leading))
+        formula = formula_of(
+            self.shape.extents,
+            self.schedule.name,
+            self.compute_dtype,
+            self.triples,
+            plan.leading if plan else None,
+        )
+        return formula if self.panels == 1 else f"{formula}\n{PANELLED}"
 
     @property
     def specification(self) -> dict[str, Any]:
         """What `of` needs, as plain values."""
-        return {
+        # Left out where products are whole, as before there were panels.
+        panels = {} if self.panels == 1 else {"panels": self.panels}
+        return panels | {
             "shape": [self.shape.fan_in, self.shape.fan_out],
             "batch": self.shape.batch,
             "schedule": self.schedule.to_json(),
@@ -177,17 +166,23 @@ def _check_method(method: object, shape: GraphShape, side: str) -> None:
         )
 
 
-def _about(leading: Leading) -> dict[str, Any]:
-    return {
-        "count": leading.count,
-        "others": leading.others,
-        "smallest_rest": leading.smallest_rest,
-        "mixtures": MIXTURES,
-        "group": GROUP,
-        "basis": _shown(BASIS_TRIPLES),
-        "values": _shown(VALUE_TRIPLES),
-    }
-
-
-def _shown(triples: Sequence[Triple]) -> str:
-    return ", ".join(map(str, triples))
+def _checked_panels(panels: object, shape: GraphShape) -> int:
+    count = require_count("panels", panels)
+    if count > MOST_PANELS:
+        raise ValueError(
+            f"`panels` must be at most {MOST_PANELS}; received {count}. More gain "
+            "nothing: 1 computes symmetric products whole, 2 three quarters of them."
+        )
+    if count == 1:
+        return count
+    if shape.batch is not None:
+        raise ValueError(
+            f"`panels` {count} is for a single matrix; received batch={shape.batch!r}. "
+            "Leave `batch` out, or pass panels=1."
+        )
+    if shape.is_symbolic:
+        raise ValueError(
+            f"`panels` {count} depends on the extents of a matrix; received "
+            f"{(shape.fan_in, shape.fan_out)}. Pass whole numbers, or panels=1."
+        )
+    return count

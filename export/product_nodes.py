@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from keras_muon.export.arguments import EMULATED
-from keras_muon.export.graph_writer import GraphWriter, Value, element_type
+from keras_muon.export.graph_writer import Value, element_type
+from keras_muon.export.panel_products import PanelProducts
 from keras_muon.leading import GROUP, MIXTURES
 from keras_muon.newton_schulz import Turned
 from keras_muon.plan import Side
@@ -15,11 +16,12 @@ from keras_muon.plan import Side
 COMPRESSION = "compressed"
 
 
-class ProductNodes(GraphWriter):
+class ProductNodes(PanelProducts):
     """The verbs of `MatrixOps` that multiply matrices.
 
     Args:
         stacked: Whether matrices have a batch axis. `Gemm` takes single matrices only.
+        panels: Number of panels of a large symmetric product of single matrices.
         scope: First part of the names of nodes.
         outer: The writer of the surrounding graph, for a branch.
     """
@@ -28,10 +30,11 @@ class ProductNodes(GraphWriter):
         self,
         *,
         stacked: bool = False,
+        panels: int = 1,
         scope: str = "",
         outer: "ProductNodes | None" = None,
     ):
-        super().__init__(scope=scope, outer=outer)
+        super().__init__(panels=panels, scope=scope, outer=outer)
         self.stacked = stacked
         self._prefix = f"{scope}/" if outer else ""
         self._steps = 0
@@ -41,6 +44,8 @@ class ProductNodes(GraphWriter):
         self._steps += 1
         self.scope = f"{self._prefix}step_{self._steps}"
         turned: Turned = "right" if side == "in" else "left"
+        if self.in_panels(x, turned):
+            return self._as_emulated(self.panelled("gram", x, x, turned), "gram")
         return self._turned_product("gram", x, x, turned)
 
     def fused(self, alpha: float, c: Value, beta: float, a: Value, b: Value) -> Value:
@@ -49,10 +54,19 @@ class ProductNodes(GraphWriter):
     def symmetric(
         self, alpha: float, c: Value, beta: float, a: Value, b: Value
     ) -> Value:
-        # Runtimes have no operator that computes half of a symmetric product.
-        return self._fused("polynomial", alpha, c, beta, a, b)
+        # B is B^T, whose panels are rows too.
+        if not self.in_panels(a, "right"):
+            return self._fused("polynomial", alpha, c, beta, a, b)
+        if c.dtype == "float64":
+            product = self.panelled("polynomial/matmul", a, b, "right")
+            return self._added("polynomial", alpha, c, beta, product)
+        factors = _gemm_factors(alpha, beta)
+        whole = self.panelled("polynomial", a, b, "right", c, **factors)
+        return self._as_emulated(whole, "polynomial")
 
     def squared(self, x: Value) -> Value:
+        if self.in_panels(x, "right"):
+            return self._as_emulated(self.panelled("square", x, x, "right"), "square")
         op_type = "MatMul" if self.stacked else "Gemm"
         return self.rounded_node("square", op_type, [x, x], x.dtype)
 
@@ -87,8 +101,9 @@ class ProductNodes(GraphWriter):
         **attributes: Any,
     ) -> Value:
         """Return a result that is rounded if a narrower dtype is emulated."""
-        value = self.node(op_type, inputs, role, dtype, **attributes)
-        return self.rounded(value, dtype, role) if dtype in EMULATED else value
+        return self._as_emulated(
+            self.node(op_type, inputs, role, dtype, **attributes), role
+        )
 
     def rounded(self, x: Value, dtype: str, role: str) -> Value:
         """Return a float32 value rounded to a narrower dtype and back."""
@@ -101,6 +116,9 @@ class ProductNodes(GraphWriter):
         if alpha == 1.0:
             return x
         return self.node("Mul", [x, self.constant(alpha, x.dtype)], role, x.dtype)
+
+    def _as_emulated(self, x: Value, role: str) -> Value:
+        return self.rounded(x, x.dtype, role) if x.dtype in EMULATED else x
 
     def _turned_product(self, role: str, a: Value, b: Value, turned: Turned) -> Value:
         if not self.stacked:
@@ -116,10 +134,14 @@ class ProductNodes(GraphWriter):
     ) -> Value:
         # The factors of Gemm are float32, too coarse for float64.
         if not self.stacked and c.dtype != "float64":
-            factors = {"alpha": beta, "beta": alpha}
-            factors = {key: value for key, value in factors.items() if value != 1.0}
+            factors = _gemm_factors(alpha, beta)
             return self.rounded_node(role, "Gemm", [a, b, c], c.dtype, **factors)
         product = self.node("MatMul", [a, b], f"{role}/matmul", c.dtype)
+        return self._added(role, alpha, c, beta, product)
+
+    def _added(
+        self, role: str, alpha: float, c: Value, beta: float, product: Value
+    ) -> Value:
         scaled_c = self.times(alpha, c, f"{role}/scaled_c")
         terms = [scaled_c, self._scaled_matmul(beta, product, f"{role}/scaled_matmul")]
         return self.rounded_node(role, "Add", terms, c.dtype)
@@ -148,3 +170,9 @@ class ProductNodes(GraphWriter):
         """Exchange the axes of rows and of groups."""
         perm = [0, 2, 1, 3] if self.stacked else [1, 0, 2]
         return self.node("Transpose", [x], role, x.dtype, perm=perm)
+
+
+def _gemm_factors(alpha: float, beta: float) -> dict[str, float]:
+    """Attributes of Gemm for alpha * C + beta * A @ B; it has them the other way."""
+    factors = {"alpha": beta, "beta": alpha}
+    return {key: value for key, value in factors.items() if value != 1.0}

@@ -36,6 +36,10 @@ COMMANDS = {
             opset=20,
         ),
     ),
+    "panels": (
+        "--shape 512x520 --panels 2 --method planned --schedule auto",
+        lambda: newton_schulz((512, 520), panels=2, method="planned", schedule="auto"),
+    ),
     "open": (
         "--shape m,n --batch k --dynamic --emulate float16",
         lambda: newton_schulz(("m", "n"), batch="k", dynamic=True, emulate="float16"),

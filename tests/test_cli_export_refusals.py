@@ -45,6 +45,15 @@ REFUSED = {
     ),
     "late": ("--shape 8x4 --opset 27", "between 18 and 26"),
     "side": ("--shape 8x4 --side left", "Known: 'auto', 'in', 'out'"),
+    "panels": ("--shape 8x4 --panels 5", "--panels must be at most 4; received 5"),
+    "panels_of_stack": (
+        "--shape 8x4 --panels 2 --batch k",
+        "--panels 2 is .*received --batch k. Leave --batch out, or pass --panels 1",
+    ),
+    "panels_open": (
+        "--shape m,4 --dynamic --panels 2",
+        "Pass whole numbers, or --panels 1",
+    ),
     "verify": ("--shape 8x4 --verify torch", "invalid choice: 'torch'"),
     "unknown": ("--shape 8x4 --momentum 0.9", "unrecognized.*--momentum"),
     "cut": ("--shap 8x4", "required: --shape"),
@@ -64,6 +73,7 @@ REFUSED_STEPS = {
         "--rule muon --shape 8x4 --beta-1 0.9",
         "--beta-1 is no option",
     ),
+    "panels": ("--rule muon --shape 8x4 --panels 2", "unrecognized.*--panels"),
     "open": ("--rule muon --shape mx4", "symbolic extents"),
     "name": ("--rule adamw --shape m", "--shape must be a whole number"),
     "momentum": (

@@ -49,6 +49,18 @@ def test_the_long_side_costs_more_and_a_tall_matrix_does_not():
     assert counted.flops == 5 * long_side + NORMALIZATION
 
 
+def test_panels_are_counted_as_what_they_compute():
+    """Two save a quarter of X X^T and of A A; mirroring moves entries, no more."""
+    saved = (2 * M * M * N + 2 * M * M * M) // 4
+    for shape in ((M, N), (N, M)):
+        whole, half = (cost(newton_schulz(shape, panels=p)) for p in (1, 2))
+        assert whole.flops - half.flops == 5 * saved
+        assert half.bytes_moved > whole.bytes_moved
+    three = cost(newton_schulz((M, N), panels=3))
+    # (3 + 1) / (2 * 3) of them.
+    assert cost(newton_schulz((M, N))).flops - three.flops == 5 * saved * 4 // 3
+
+
 def test_open_extents_cost_what_the_branch_taken_costs():
     """Beside them two numbers of 8 bytes are written, read and compared."""
     model = newton_schulz(("m", "n"), dynamic=True)
@@ -121,6 +133,29 @@ def test_the_table_shows_what_the_json_holds(capsys, tmp_path):
         assert words in printed
     flops = answered(capsys, "inspect", path)["cost"]["flops"]
     assert f"{flops:,}" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("method", "standard", "method standard"),
+        ("method", "planned", "method planned"),
+        ("panels", 2, "panels 2"),
+    ],
+)
+def test_method_and_panels_have_rows(capsys, tmp_path, name, value, shown):
+    path = exported(tmp_path, **{name: value})
+    assert answered(capsys, "inspect", path)["specification"][name] == value
+    assert main(["inspect", str(path)]) == 0
+    printed = capsys.readouterr().out
+    rows = [" ".join(line.replace("│", " ").split()) for line in printed.splitlines()]
+    assert shown in rows
+
+
+def test_whole_products_have_no_row_of_panels(capsys, tmp_path):
+    """Files from before there were panels are the same as those of today."""
+    path = exported(tmp_path)
+    assert "panels" not in answered(capsys, "inspect", path)["specification"]
 
 
 def test_open_and_unknown_costs_are_not_numbers(capsys, tmp_path):

@@ -95,6 +95,10 @@ ALTERED = {
     "dtype": (change_specification("dtype", "float16"), "Unknown `dtype`: 'float16'"),
     "kind": (change_specification("kind", "newton"), "Unknown `kind`: 'newton'"),
     "argument": (change_specification("speed", 9), "unexpected keyword argument"),
+    "panels": (
+        change_specification("panels", 5),
+        "`panels` must be at most 4; received 5",
+    ),
     "no_json": (set_specification("{"), "is no specification: '{'"),
     "list": (set_specification("[1]"), "is no specification: '[1]'"),
     "no_kind": (set_specification('{"kind": NaN}'), "is no specification"),

@@ -37,6 +37,10 @@ MODELS = {
     ),
     "planned_stack": lambda **a: muon_step((400, 384), batch="k", **a),
     "planned_without_compression": lambda **a: muon_step((128, 512), steps=5, **a),
+    "panels": lambda **a: newton_schulz((512, 520), panels=3, **a),
+    "planned_panels": lambda **a: newton_schulz(
+        (528, 512), schedule="auto", method="planned", panels=2, **a
+    ),
     "adamw": lambda **a: adamw_step((3, 5, 7), beta_2=0.999, **a),
     "adamw_scalar": lambda **a: adamw_step((), dtype="float64", **a),
 }
@@ -45,8 +49,9 @@ ALL_MODELS = pytest.mark.parametrize("name", MODELS)
 # All of the standard, in every runtime that was read about. No ReduceL2: it is wrong in
 # the fourth digit on large stacks.
 ALLOWED = {
-    "Abs", "Add", "Cast", "Div", "Gemm", "If", "LessOrEqual", "MatMul", "Max", "Mul",
-    "Pow", "ReduceMax", "ReduceSum", "Reshape", "Shape", "Sqrt", "Sub", "Transpose",
+    "Abs", "Add", "Cast", "Concat", "Div", "Gemm", "If", "LessOrEqual", "MatMul", "Max",
+    "Mul", "Pow", "ReduceMax", "ReduceSum", "Reshape", "Shape", "Slice", "Sqrt", "Sub",
+    "Transpose",
 }  # fmt: skip
 
 
