@@ -42,6 +42,18 @@ def find_model(variables: Sequence[Any]) -> Any | None:
         del frame  # A frame that refers to itself would live until the next collection.
 
 
+def may_compile_with_xla(variables: Sequence[Any]) -> bool:
+    """Return False where the model that owns all variables is compiled without XLA.
+
+    A loop of one's own around a model that was never compiled may do either.
+
+    Args:
+        variables: The `keras.Variable`s that the optimizer is built for.
+    """
+    model = find_model(variables)
+    return model is None or not model.compiled or bool(model.jit_compile)
+
+
 def refuse_another_model(optimizer: Any, variables: Sequence[Any]) -> None:
     """Refuse to train a model with an optimizer that was built for another one.
 

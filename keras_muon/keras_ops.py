@@ -31,12 +31,23 @@ class KerasOps:
     def fused(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
-        return self.combined(alpha, c, beta, ops.matmul(a, b))
+        # Rounded once: in bfloat16 the product alone would be rounded by as much as
+        # what compression leaves of an update of low rank.
+        wide = wide_dtype(c)
+        c, product = ops.cast(c, wide), ops.cast(a, wide) @ ops.cast(b, wide)
+        return ops.cast(self.combined(alpha, c, beta, product), a.dtype)
+
+    def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
+        # One product, no pass over X beside it, which is longer than it is wide.
+        wide = wide_dtype(total)
+        unit = self.scaled(identity, ops.eye(total.shape[-1], dtype=wide))
+        factor = ops.cast(ops.cast(total, wide) + unit, total.dtype)
+        return ops.matmul(factor, x) if side == "in" else ops.matmul(x, factor)
 
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
-        return self.fused(alpha, c, beta, a, b)
+        return self.combined(alpha, c, beta, ops.matmul(a, b))
 
     def squared(self, x: Tensor) -> Tensor:
         return ops.matmul(x, x)

@@ -11,6 +11,7 @@ from keras_muon.base_arguments import check_base_arguments
 from keras_muon.batching import check_batched, stacks
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.description import print_description
+from keras_muon.find_model import may_compile_with_xla
 from keras_muon.messages import require_flag, require_number, unknown_name
 from keras_muon.plan import Plan
 from keras_muon.planning import check_compute_dtype, planned
@@ -255,7 +256,12 @@ class Muon(BucketedOptimizer):
         key = ((count, *fans) if count > 1 else fans, wide)
         if key not in self._plans:
             self._plans[key] = planned(
-                key[0], self.schedule, self.ns_steps, wide, self.compute_dtype
+                key[0],
+                self.schedule,
+                self.ns_steps,
+                wide,
+                self.compute_dtype,
+                xla=self._xla,
             )
         return self._plans[key]
 
@@ -298,6 +304,7 @@ class Muon(BucketedOptimizer):
         # Decided once, not at every step of eager torch.
         object.__setattr__(self, "_groups", {})
         object.__setattr__(self, "_plans", {})
+        object.__setattr__(self, "_xla", may_compile_with_xla(variables))
         self._momenta, self._velocities, self._masters = [], [], []
         for variable, route in zip(variables, routes, strict=True):
             # Keras assigns the "gradient" of such a variable itself (float8 scales).

@@ -38,7 +38,15 @@ class MatrixOps(Protocol):
     def fused(
         self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
     ) -> Matrix:
-        """Return alpha * C + beta * A @ B."""
+        """Return alpha * C + beta * A @ B, rounded once."""
+
+    def applied(self, identity: float, total: Matrix, x: Matrix, side: Side) -> Matrix:
+        """Return (identity * I + total) X for side "in", X (...) for side "out".
+
+        Where a product and a sum are rounded apart, they must not be: in bfloat16 both
+        terms are several times as large as the result, and the rounding of either
+        reaches directions in which X is zero. A sum inside of the brackets does not.
+        """
 
     def symmetric(
         self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
@@ -156,7 +164,7 @@ def segment(
     """Return X after one step per triple, all taken from one Gram matrix R = X X^T.
 
     With H = b R + c R R, a step is X <- (a I + H) X and R <- (a I + H) R (a I + H). The
-    product of the factors a I + H is kept as identity * I + total: I is never formed.
+    product of the factors a I + H is kept as identity * I + total.
     One triple alone is the step of the paper: a X + (b R + c R R) X.
 
     Args:
@@ -181,8 +189,7 @@ def segment(
             linear = ops.combined(a, total, identity, inner)
             total = ops.symmetric(1.0, linear, 1.0, inner, total)
         identity *= a
-    left, right = (total, x) if side == "in" else (x, total)
-    return ops.fused(identity, x, 1.0, left, right)
+    return ops.applied(identity, total, x, side)
 
 
 def _inner(

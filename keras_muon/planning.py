@@ -12,6 +12,7 @@ from keras_muon.messages import unknown_name
 from keras_muon.plan import (
     LARGEST_STACKED_ON_CPU,
     SMALLEST_NARROW,
+    SMALLEST_NARROW_STACKED,
     Plan,
     plan_for,
 )
@@ -48,6 +49,8 @@ def planned(
     steps: int | None,
     wide: str,
     compute_dtype: str,
+    *,
+    xla: bool = True,
 ) -> Plan:
     """Return the plan for matrices, or stacks of them, on this backend's device.
 
@@ -57,6 +60,7 @@ def planned(
         steps: Number of steps; None is the schedule's own.
         wide: Dtype of the update, `"float32"` or `"float64"`.
         compute_dtype: See `orthogonalize`.
+        xla: Whether XLA compiles what is computed, where TensorFlow has the choice.
 
     Returns:
         The plan.
@@ -64,8 +68,10 @@ def planned(
     *stack, fan_in, fan_out = shape
     alone = not runs_on_accelerator() and fan_in * fan_out > LARGEST_STACKED_ON_CPU
     if compute_dtype == "auto":
-        large = min(fan_in, fan_out) >= SMALLEST_NARROW
-        narrow = wide == "float32" and large and multiplies_bfloat16()
+        together = bool(stack) and not alone
+        smallest = SMALLEST_NARROW_STACKED if together else SMALLEST_NARROW
+        large = min(fan_in, fan_out) >= smallest
+        narrow = wide == "float32" and large and multiplies_bfloat16(xla=xla)
         compute_dtype = "bfloat16" if narrow else wide
     return plan_for(
         fan_in,

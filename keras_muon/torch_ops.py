@@ -76,6 +76,10 @@ class TorchOps(KerasOps):
         fused = c.addmm if c.ndim == 2 else c.baddbmm
         return fused(a, b, beta=alpha, alpha=beta)
 
+    def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
+        left, right = (total, x) if side == "in" else (x, total)
+        return self.fused(identity, x, 1.0, left, right)
+
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:

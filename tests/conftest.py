@@ -36,7 +36,7 @@ def _wide_products(request, monkeypatch):
     tests that want what this machine chooses.
     """
     if not request.node.get_closest_marker("machine_dtype"):
-        monkeypatch.setattr(planning, "multiplies_bfloat16", lambda: False)
+        monkeypatch.setattr(planning, "multiplies_bfloat16", lambda **_: False)
 
 
 @pytest.fixture

@@ -25,6 +25,10 @@ class CountingOps:
     def fused(self, alpha, c, beta, a, b):
         return self.matmul(a, b)
 
+    def applied(self, identity, total, x, side):
+        left, right = (total, x) if side == "in" else (x, total)
+        return self.fused(identity, x, 1.0, left, right)
+
     def symmetric(self, alpha, c, beta, a, b):
         return self.matmul(a, b, self.share)
 

@@ -19,6 +19,10 @@ class NumpyOps:
         self.called.append(("fused", c.shape[-2:]))
         return alpha * c + beta * (a @ b)
 
+    def applied(self, identity, total, x, side):
+        self.called.append(("applied", x.shape[-2:]))
+        return identity * x + (total @ x if side == "in" else x @ total)
+
     def symmetric(self, alpha, c, beta, a, b):
         self.called.append(("symmetric", c.shape[-1]))
         return alpha * c + beta * (a @ b)

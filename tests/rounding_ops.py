@@ -34,6 +34,10 @@ class RoundingOps:
 
     symmetric = fused
 
+    def applied(self, identity, total, x, side):
+        left, right = (total, x) if side == "in" else (x, total)
+        return self.fused(identity, x, 1.0, left, right)
+
     def squared(self, x):
         return self.rounded(x @ x)
 

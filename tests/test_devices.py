@@ -1,5 +1,7 @@
 """Where bfloat16 is fast, what `compute_dtype="auto"` makes of it, what it costs."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -9,10 +11,13 @@ from keras import ops
 from keras_muon import SCHEDULES, devices, orthogonalize, planning
 
 on_torch = pytest.mark.skipif(
-    keras.backend.backend() != "torch", reason="only torch tells what a CPU can do"
+    keras.backend.backend() != "torch", reason="torch's way to tell"
 )
-elsewhere = pytest.mark.skipif(
-    keras.backend.backend() == "torch", reason="torch asks the CPU"
+on_jax = pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="JAX's way to tell"
+)
+on_tensorflow = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow's way to tell"
 )
 
 
@@ -71,18 +76,102 @@ def test_torch_asks_a_gpu_for_native_bfloat16(monkeypatch, cuda, native, expecte
     assert devices.multiplies_bfloat16() is expected
 
 
-@elsewhere
+@on_jax
 @pytest.mark.usefixtures("on_cpu")
-def test_xla_on_a_cpu_does_not_multiply_bfloat16():
+def test_xla_on_a_cpu_does_not_multiply_bfloat16(monkeypatch):
     """Whatever instructions the CPU has."""
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
     assert devices.multiplies_bfloat16() is False
+    assert devices.multiplies_bfloat16(xla=False) is False
 
 
-@elsewhere
+@on_jax
 @pytest.mark.usefixtures("on_accelerator")
-def test_xla_on_an_accelerator_is_not_given_bfloat16():
-    """It would break the contract of quality on updates of rank 1."""
-    assert devices.multiplies_bfloat16() is False
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        (SimpleNamespace(compute_capability="9.0"), True),
+        (SimpleNamespace(compute_capability="8.0"), True),
+        (SimpleNamespace(compute_capability="7.5"), False),
+        (SimpleNamespace(compute_capability="12.0"), True),
+        (SimpleNamespace(compute_capability="gfx942"), True),
+        (SimpleNamespace(), True),
+    ],
+    ids=str,
+)
+def test_jax_asks_an_accelerator(monkeypatch, device, expected):
+    """CUDA from 8.0 on; what has no such number, as TPUs, has native units."""
+    import jax
+
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    assert devices.multiplies_bfloat16() is expected
+
+
+@on_tensorflow
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize(
+    ("flags", "xla", "onednn", "expected"),
+    [
+        ("avx512_bf16 sse", False, "1", True),
+        ("amx_bf16", False, "1", True),
+        ("avx512f avx2", False, "1", False),
+        ("", False, "1", False),
+        ("avx512_bf16", True, "1", False),
+        ("avx512_bf16", False, "0", False),
+    ],
+    ids=str,
+)
+def test_tensorflow_without_xla_follows_the_cpu(
+    monkeypatch, flags, xla, onednn, expected
+):
+    """XLA converts each time, and without oneDNN nothing is fast."""
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
+    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset(flags.split()))
+    assert devices.multiplies_bfloat16(xla=xla) is expected
+
+
+@on_tensorflow
+@pytest.mark.usefixtures("on_accelerator")
+@pytest.mark.parametrize(
+    ("details", "expected"),
+    [
+        ([{"compute_capability": (9, 0)}], True),
+        ([{"compute_capability": (7, 5)}], False),
+        ([{"compute_capability": (9, 0)}, {"compute_capability": (7, 0)}], False),
+        ([{}], True),
+        ([], True),
+    ],
+    ids=str,
+)
+def test_tensorflow_asks_an_accelerator(monkeypatch, details, expected):
+    """CUDA from 8.0 on, on all devices; others, as TPUs, have native units."""
+    import tensorflow as tf
+
+    config = tf.config
+    monkeypatch.setattr(config, "list_physical_devices", lambda _: range(len(details)))
+    monkeypatch.setattr(config.experimental, "get_device_details", details.__getitem__)
+    assert devices.multiplies_bfloat16() is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("processor: 0\nflags\t\t: fpu avx512_bf16\nbugs: x\n", ["fpu", "avx512_bf16"]),
+        ("processor: 0\nFeatures: fp asimd\n", []),
+        (None, []),
+    ],
+)
+def test_linux_lists_instruction_sets(monkeypatch, text, expected):
+    """Other processors and systems list none."""
+
+    def read(path, encoding):
+        assert str(path) == "/proc/cpuinfo"
+        if text is None:
+            raise FileNotFoundError(path)
+        return text
+
+    monkeypatch.setattr(devices.Path, "read_text", read)
+    assert devices.cpu_flags() == set(expected)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +179,8 @@ def test_xla_on_an_accelerator_is_not_given_bfloat16():
     [
         ((256, 300), "float32", "auto", "bfloat16"),
         ((4, 300, 256), "float32", "auto", "bfloat16"),
+        ((4, 64, 100), "float32", "auto", "bfloat16"),
+        ((4, 63, 100), "float32", "auto", "float32"),
         ((255, 300), "float32", "auto", "float32"),
         ((300, 8), "float32", "auto", "float32"),
         ((256, 300), "float64", "auto", "float64"),
@@ -99,12 +190,12 @@ def test_xla_on_an_accelerator_is_not_given_bfloat16():
     ids=str,
 )
 def test_auto_is_bfloat16_on_large_matrices(monkeypatch, shape, wide, asked, expected):
-    """Where it is fast and 256 rows or more; what is asked for stays."""
+    """Where it is fast from 256 rows on, 64 in a stack; what is asked for stays."""
     schedule = SCHEDULES["auto"]
-    monkeypatch.setattr(planning, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(planning, "multiplies_bfloat16", lambda **_: True)
     plan = planning.planned(shape, schedule, None, wide, asked)
     assert plan.compute_dtype == expected
-    monkeypatch.setattr(planning, "multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr(planning, "multiplies_bfloat16", lambda **_: False)
     plan = planning.planned(shape, schedule, None, wide, asked)
     assert plan.compute_dtype == (wide if asked == "auto" else asked)
 

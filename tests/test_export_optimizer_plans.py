@@ -56,7 +56,7 @@ def test_steps_with_plans_equal_those_of_keras(rng, tmp_path, shape, batched):
 
 def test_narrow_products_are_emulated(rng, tmp_path, monkeypatch):
     """Where "auto" means bfloat16, the graph rounds as it does, and says so."""
-    monkeypatch.setattr(planning, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(planning, "multiplies_bfloat16", lambda **_: True)
     model = built((384, 400), compute_dtype="auto")
     assert model.optimizer.plan_of([0]).compute_dtype == "bfloat16"
     largest, moved = difference(rng, model, tmp_path / "step")

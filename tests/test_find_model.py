@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from keras_muon import Muon
-from keras_muon.find_model import find_model
+from keras_muon.find_model import find_model, may_compile_with_xla
 
 layers = keras.layers
 
@@ -222,3 +222,19 @@ def test_the_model_is_not_kept():
     gc.collect()
     assert model() is None
     assert rules(optimizer) == WITH_MODEL
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_a_compiled_model_tells_whether_xla_compiles(jit):
+    """As in `fit`, where the model is in a calling function."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", jit_compile=jit)
+    # On JAX and torch Keras may refuse or ignore what it is asked.
+    assert may_compile_with_xla(model.trainable_variables) is bool(model.jit_compile)
+
+
+def test_without_a_compiled_model_xla_may_compile():
+    """A loop of one's own can do either, so the slower surprise is avoided."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    assert may_compile_with_xla(model.trainable_variables) is True
+    assert may_compile_with_xla([keras.Variable([1.0])]) is True

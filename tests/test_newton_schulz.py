@@ -11,7 +11,7 @@ from keras_muon import SCHEDULES, Schedule
 from keras_muon.newton_schulz import newton_schulz, normalized
 from keras_muon.plan import Plan
 
-PRODUCTS = ("fused", "gram", "symmetric")
+PRODUCTS = ("applied", "gram", "symmetric")
 
 SHAPES = {
     "wide": (6, 10),
@@ -73,8 +73,8 @@ def test_products_are_on_the_short_side(rng, shape):
     short = min(shape[-2:])
     assert [size for verb, size in called if verb == "gram"] == [short] * 5
     assert [size for verb, size in called if verb == "symmetric"] == [short] * 5
-    fused = [size for verb, size in called if verb == "fused"]
-    assert fused == [shape[-2:]] * 5
+    applied = [size for verb, size in called if verb == "applied"]
+    assert applied == [shape[-2:]] * 5
 
 
 @pytest.mark.parametrize(("name", "products"), [("quintic", 3), ("cubic", 2)])
@@ -82,7 +82,7 @@ def test_a_cubic_step_saves_a_product(rng, name, products):
     """Three products per quintic step, two where c is zero."""
     _, called = by_numpy(rng.standard_normal((4, 9)), SCHEDULES[name].take(4))
     verbs = [verb for verb, _ in called]
-    count = sum(verbs.count(verb) for verb in ("gram", "symmetric", "fused"))
+    count = sum(verbs.count(verb) for verb in PRODUCTS)
     assert count == 4 * products
 
 

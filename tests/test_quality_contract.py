@@ -30,13 +30,9 @@ METHODS = ("default", BASELINE)
 SOURCES = [recipe.source for recipe in SMALL]
 BAND = jordan_band(SCHEDULES["jordan"].take())
 
-# Shapes that are compressed. In bfloat16 torch's products, which round once, keep the
-# contract. XLA on a CPU rounds more often and breaks it on ranks of 1 and m / 16, but
-# there nobody is given bfloat16 unasked.
+# Shapes that are compressed.
 LARGE = ((384, 384), (384, 1152))
-LARGE_METHODS = ["auto:float32"]
-if keras.backend.backend() == "torch":
-    LARGE_METHODS.append("auto:bfloat16")
+LARGE_METHODS = ("auto:float32", "auto:bfloat16")
 
 
 @pytest.fixture(scope="module")

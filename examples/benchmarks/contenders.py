@@ -113,11 +113,14 @@ def _of_keras(
     import keras
 
     shapes: list[Shape] = [g.shape for g in gradients]
+    # A model, since keras_muon asks it whether XLA compiles the steps.
+    model = keras.Sequential(name="matrices")
     variables = [
-        keras.Variable(np.zeros(shape, "float32"), name=f"kernel_{i}")
+        model.add_weight(shape=shape, initializer="zeros", name=f"kernel_{i}")
         for i, shape in enumerate(shapes)
     ]
     optimizer = keras_optimizer(name)
+    model.compile(optimizer, jit_compile=jit if backend == "tensorflow" else "auto")
     optimizer.build(variables)
     tensors = [keras.ops.convert_to_tensor(g) for g in gradients]
     step = carrier(backend, jit).step(optimizer, variables, tensors)

@@ -43,6 +43,12 @@ class NumpyOps:
 
     symmetric = fused
 
+    def applied(
+        self, identity: float, total: np.ndarray, x: np.ndarray, side: Side
+    ) -> np.ndarray:
+        factor = total + identity * np.eye(total.shape[-1], dtype=total.dtype)
+        return factor @ x if side == "in" else x @ factor
+
     def squared(self, x: np.ndarray) -> np.ndarray:
         return x @ x
 
