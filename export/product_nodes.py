@@ -51,6 +51,10 @@ class ProductNodes(PanelProducts):
     def fused(self, alpha: float, c: Value, beta: float, a: Value, b: Value) -> Value:
         return self._fused("product", alpha, c, beta, a, b)
 
+    def applied(self, identity: float, total: Value, x: Value, side: Side) -> Value:
+        left, right = (total, x) if side == "in" else (x, total)
+        return self.fused(identity, x, 1.0, left, right)
+
     def symmetric(
         self, alpha: float, c: Value, beta: float, a: Value, b: Value
     ) -> Value:
