@@ -3,6 +3,7 @@
 The command of `examples/benchmarks` runs once, each implementation in its own process.
 """
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -12,12 +13,22 @@ import equivalence
 import numpy as np
 import pytest
 import whole_step
-from cases import CASES, DTYPES, NEARLY_EMPTY, inputs, polar_by_svd
-from differences import STEP_LIMIT, exceeded, limit, pairwise
+from cases import (
+    CASES,
+    COMPRESSED_NEARLY_EMPTY,
+    DTYPES,
+    NEARLY_EMPTY,
+    compressed_inputs,
+    inputs,
+    polar_by_svd,
+)
+from differences import STEP_LIMIT, exceeded, keys_with_limits, limit, pairwise
 from implementations import BACKENDS, key
 
 from keras_muon import SCHEDULES
 from keras_muon.export import variable_values
+from keras_muon.export.oracle import compressed, polar_factor
+from keras_muon.plan import plan_for
 
 # The backends that the environment of each tests against each other.
 PROMISED = {
@@ -28,6 +39,10 @@ PROMISED = {
 OTHERS = {"numpy", "reference", "onnxruntime", "svd"}
 JORDAN = SCHEDULES["jordan"].take()
 SIZES = {"width": 32, "layers": 2}
+# One with large leading values, whose steps share a Gram matrix, and one that lacks
+# directions; the command compares three more.
+COMPRESSED = ("compressed wide, 20 of 50", "compressed square, rank 32")
+ALL_COMPRESSED = pytest.mark.parametrize("case", COMPRESSED)
 ALL_CASES = pytest.mark.parametrize("case", CASES)
 ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES)
 
@@ -53,7 +68,7 @@ def report(hidden, tmp_path_factory):
     folder = tmp_path_factory.mktemp("equivalence")
     sizes = [f"--{name}={value}" for name, value in SIZES.items()]
     options = ["--schedules", "jordan", f"--folder={folder}", "--allow-missing"]
-    code = equivalence.main([*options, *sizes])
+    code = equivalence.main([*options, *sizes, "--compressed", *COMPRESSED])
     assert (folder / "equivalence.png").stat().st_size > 10_000
     content = json.loads((folder / "equivalence.json").read_text())
     return content | {"exit code": code}
@@ -66,6 +81,7 @@ def test_all_that_is_promised_was_compared(backend, report):
     pairs = len(names) * (len(names) - 1) // 2
     assert {len(entry) for entry in report["newton_schulz"].values()} == {pairs}
     compared = {f"{dtype}/jordan/{case}" for dtype in DTYPES for case in CASES}
+    compared |= {f"{dtype}/auto/{case}" for dtype in DTYPES for case in COMPRESSED}
     assert report["newton_schulz"].keys() == compared
 
 
@@ -81,6 +97,37 @@ def test_every_pair_agrees(report, dtype, case):
     differences = report["newton_schulz"][key(dtype, "jordan", case)]
     assert max(differences.values()) <= limit(dtype, case)
     assert (limit("float32", case) > 5e-6) == (case in NEARLY_EMPTY)
+
+
+@ALL_DTYPES
+@ALL_COMPRESSED
+def test_every_pair_agrees_after_compression(report, dtype, case):
+    """At most 1e-5 in float32 where no direction is empty; see `differences`."""
+    differences = report["newton_schulz"][key(dtype, "auto", case)]
+    assert max(differences.values()) <= limit(dtype, case)
+    assert (limit("float32", case) > 1e-5) == (case in COMPRESSED_NEARLY_EMPTY)
+
+
+@ALL_COMPRESSED
+def test_mistakes_in_compression_are_larger_than_its_limits(case):
+    """A sign of 1152 wrong, a coefficient in its fourth digit, or no compression."""
+    x = compressed_inputs("float64")[case]
+    plan = plan_for(*x.shape, SCHEDULES["auto"], "float64")
+    triples = [triple for segment in plan.segments for triple in segment]
+    signs = (-plan.leading.signs[0], *plan.leading.signs[1:])
+    another = dataclasses.replace(plan.leading, signs=signs)
+    (a, b, c), *others = triples
+    even = compressed(x, plan.leading)
+    exact = polar_factor(even, triples, schatten=8)
+    for wrong in (
+        polar_factor(compressed(x, another), triples, schatten=8),
+        polar_by_svd(x, SCHEDULES["auto"].take()),
+    ):
+        assert np.abs(wrong - exact).max() > 1.9 * limit("float32", case)
+    wrong = polar_factor(even, ((a + 1e-3, b, c), *others), schatten=8)
+    assert np.abs(wrong - exact).max() > 1e6 * limit("float64", case)
+    if case not in COMPRESSED_NEARLY_EMPTY:
+        assert np.abs(wrong - exact).max() > 10 * limit("float32", case)
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "zero"])
@@ -148,12 +195,17 @@ def test_without_a_backend_nothing_is_compared(monkeypatch):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1.0 + 6e-6])
 def test_one_wrong_entry_is_found(value):
     """In one case of one dtype, in one implementation."""
-    names = [key(dtype, "jordan", case) for dtype in DTYPES for case in CASES]
+    names = [n for dtype in DTYPES for n in keys_with_limits(dtype, COMPRESSED)]
     results = {n: {name: np.ones(4) for name in names} for n in ("one", "other")}
-    assert exceeded(results) == []
+    assert exceeded(results, COMPRESSED) == []
     results["other"]["float32/jordan/wide"] = np.array([1.0, 1.0, value, 1.0])
-    assert [problem.partition(":")[0] for problem in exceeded(results)] == [
-        "float32, wide"
-    ]
+    found = [problem.partition(":")[0] for problem in exceeded(results, COMPRESSED)]
+    assert found == ["float32, wide"]
+    results["other"]["float32/jordan/wide"] = np.ones(4)
+    compressed_name = key("float64", "auto", COMPRESSED[0])
+    results["other"][compressed_name] = np.array([1.0, 1.0, value, 1.0])
+    found = [problem.partition(":")[0] for problem in exceeded(results, COMPRESSED)]
+    assert found == [f"float64, {COMPRESSED[0]}"]
+    results["other"]["float32/jordan/wide"] = np.array([1.0, 1.0, value, 1.0])
     found = pairwise(results, "float32/jordan/wide")
     assert not found[0, 1] <= limit("float32", "wide")

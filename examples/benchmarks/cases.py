@@ -32,6 +32,20 @@ CASES = {
 # how few directions there are. Here float32 holds about five digits, not six.
 NEARLY_EMPTY = ("condition 1e6", "batched rank 8", "rank 1 of 64")
 
+# The same for the schedule `auto` as the optimizer plans it: from 384 rows on, leading
+# singular values are compressed, and steps of wide matrices share a Gram matrix.
+COMPRESSED_CASES = {
+    "compressed square, condition 2": ((384, 384), np.linspace(1.0, 0.5, 384), 1.0),
+    "compressed wide, condition 2": ((384, 1152), np.linspace(1.0, 0.5, 384), 1.0),
+    "compressed wide, 20 of 50": ((384, 1152), 1.0 + 49.0 * (np.arange(384) < 20), 1.0),
+    "compressed square, rank 32": ((384, 384), np.arange(384) < 32, 1.0),
+    "compressed wide, rank 32": ((384, 1152), np.arange(384) < 32, 1.0),
+}
+COMPRESSED_SCHEDULE = "auto"
+
+# Of these, those with directions that a matrix lacks.
+COMPRESSED_NEARLY_EMPTY = ("compressed square, rank 32", "compressed wide, rank 32")
+
 
 def inputs(dtype: str) -> dict[str, np.ndarray]:
     """Return the input of every case; the same values in both dtypes, but for rounding.
@@ -39,11 +53,12 @@ def inputs(dtype: str) -> dict[str, np.ndarray]:
     Args:
         dtype: `"float32"` or `"float64"`.
     """
-    generator = np.random.default_rng(SEED)
-    return {
-        name: (scale * _matrices(generator, shape, spectrum)).astype(dtype)
-        for name, (shape, spectrum, scale) in CASES.items()
-    }
+    return _inputs(CASES, dtype)
+
+
+def compressed_inputs(dtype: str) -> dict[str, np.ndarray]:
+    """Return the input of every case that is compressed, as `inputs` does."""
+    return _inputs(COMPRESSED_CASES, dtype)
 
 
 def polar_by_svd(
@@ -63,6 +78,14 @@ def polar_by_svd(
     for a, b, c in triples:
         s = a * s + b * s**3 + c * s**5
     return (u * s[..., None, :]) @ vt
+
+
+def _inputs(cases: dict[str, tuple], dtype: str) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(SEED)
+    return {
+        name: (scale * _matrices(generator, shape, spectrum)).astype(dtype)
+        for name, (shape, spectrum, scale) in cases.items()
+    }
 
 
 def _matrices(

@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from cases import CASES, DTYPES, NEARLY_EMPTY
+from cases import CASES, COMPRESSED_SCHEDULE, DTYPES, NEARLY_EMPTY
 from differences import Results, limit, pairwise, worst
 from implementations import key
 from rich.table import Table
@@ -47,6 +47,23 @@ def case_table(results: Results, schedules: Sequence[str], dtype: str) -> Table:
     return table
 
 
+def compressed_table(results: Results, cases: Sequence[str]) -> Table:
+    """Return the largest difference of any pair where `auto` compresses."""
+    title = f"largest difference of any pair, {COMPRESSED_SCHEDULE} as it is planned"
+    table = Table(title=title, title_justify="left")
+    table.add_column("case")
+    for dtype in DTYPES:
+        table.add_column(dtype, justify="right")
+        table.add_column("limit", justify="right")
+    for case in cases:
+        entries = []
+        for dtype in DTYPES:
+            name = key(dtype, COMPRESSED_SCHEDULE, case)
+            entries += [pairwise(results, name).max(), limit(dtype, case)]
+        table.add_row(case, *map(short, entries))
+    return table
+
+
 def short(difference: float) -> str:
     """Return a number with two digits, as 2.9e-6."""
     mantissa, _, exponent = f"{difference:.1e}".partition("e")
@@ -81,7 +98,11 @@ def save_heat_map(path: Path, results: Results, schedules: Sequence[str]) -> Non
 
 
 def save_json(
-    path: Path, results: Results, schedules: Sequence[str], rest: dict
+    path: Path,
+    results: Results,
+    schedules: Sequence[str],
+    compressed: Sequence[str],
+    rest: dict,
 ) -> None:
     """Write every difference of every pair.
 
@@ -89,15 +110,14 @@ def save_json(
         path: Where to.
         results: Arrays by implementation.
         schedules: Names of schedules.
+        compressed: Cases of `auto` with compression.
         rest: What else to write.
     """
+    works = [(schedule, case) for schedule in schedules for case in CASES]
+    works += [(COMPRESSED_SCHEDULE, case) for case in compressed]
+    names = [key(dtype, *work) for dtype in DTYPES for work in works]
     differences: dict[str, Any] = {
-        key(dtype, schedule, case): _pairs(
-            list(results), pairwise(results, key(dtype, schedule, case))
-        )
-        for dtype in DTYPES
-        for schedule in schedules
-        for case in CASES
+        name: _pairs(list(results), pairwise(results, name)) for name in names
     }
     content = {"implementations": list(results), "newton_schulz": differences, **rest}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import numpy as np
 from cases import polar_by_svd
 from numpy_ops import orthogonalize as orthogonalize_by_numpy
 
+from keras_muon.plan import compresses
 from keras_muon.schedules import SCHEDULES, Schedule
 
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -47,19 +48,28 @@ def by_reference(x: np.ndarray, schedule: Schedule) -> np.ndarray:
     """The exported graph, read literally by the evaluator of the ONNX standard."""
     from onnx.reference import ReferenceEvaluator
 
-    return ReferenceEvaluator(graph_for(x, schedule)).run(None, {"update": x})[0]
+    model = graph_for(x, schedule, method_for(x, schedule))
+    return ReferenceEvaluator(model).run(None, {"update": x})[0]
 
 
 def by_onnxruntime(x: np.ndarray, schedule: Schedule) -> np.ndarray:
     """The exported graph on ONNX Runtime."""
     from keras_muon.export import run
 
-    return run(graph_for(x, schedule), x)
+    return run(graph_for(x, schedule, method_for(x, schedule)), x)
 
 
 def by_svd(x: np.ndarray, schedule: Schedule) -> np.ndarray:
     """The exact answer, in float64."""
-    return polar_by_svd(x, schedule.take())
+    if method_for(x, schedule) == "standard":
+        return polar_by_svd(x, schedule.take())
+    from keras_muon.export import specification_of
+    from keras_muon.export.oracle import expected_outputs
+
+    # No polynomial of singular values alone; and what rest counts as rounding depends
+    # on the dtype, so the specification is that of the graph.
+    model = graph_for(x, schedule, "planned")
+    return expected_outputs(specification_of(model), {"update": x})[0]
 
 
 IMPLEMENTATIONS: dict[str, Callable[[np.ndarray, Schedule], np.ndarray]] = {
@@ -71,13 +81,26 @@ IMPLEMENTATIONS: dict[str, Callable[[np.ndarray, Schedule], np.ndarray]] = {
 }
 
 
-def graph_for(x: np.ndarray, schedule: Schedule, method: str = "standard"):
+def method_for(x: np.ndarray, schedule: Schedule) -> str:
+    """Return `"planned"` where another method would be another function.
+
+    It is where the optimizer compresses. Elsewhere `"standard"` says the same, with
+    other rounding than the backends, which share Gram matrices.
+    """
+    planned = compresses(*x.shape[-2:], schedule, x.dtype.name)
+    return "planned" if planned else "standard"
+
+
+def graph_for(
+    x: np.ndarray, schedule: Schedule, method: str = "standard", panels: int = 1
+):
     """Return the graph for the shape and dtype of an array.
 
     Args:
         x: The array.
         schedule: The schedule.
         method: As for `keras_muon.export.newton_schulz`.
+        panels: The same.
     """
     from keras_muon.export import newton_schulz
 
@@ -88,6 +111,7 @@ def graph_for(x: np.ndarray, schedule: Schedule, method: str = "standard"):
         schedule=schedule,
         method=method,
         dtype=x.dtype.name,
+        panels=panels,
     )
 
 

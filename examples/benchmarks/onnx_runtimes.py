@@ -8,9 +8,11 @@ Loads static, batched and dynamic graphs and a whole step, in float32 and float6
 the first and last operator versions, on every runtime that is installed, each in a
 process of its own, and compares with the SVD. Then times Newton-Schulz on ONNX Runtime
 against NumPy and every backend of Keras, which take turns: five steps of `jordan`, and
-`auto` as the optimizer plans it. On CUDA, where there is a device, it does so against
-JAX and PyTorch. What is missing is shown as not measured. The exit code
-is 1 if a float32 graph is refused or wrong anywhere.
+`auto` as the optimizer plans it. A turn is at least three calls, of which the median
+counts. On the CPU, torch and the graphs of ONNX Runtime compute symmetric products of
+single matrices in panels, as the optimizer does on torch. On CUDA, where there is a
+device, ONNX Runtime takes turns with JAX and PyTorch. What is missing is shown as not
+measured. The exit code is 1 if a float32 graph is refused or wrong anywhere.
 """
 
 import argparse

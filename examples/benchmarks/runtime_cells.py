@@ -37,6 +37,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any], tuple[int, ...]]] = {
         {"shape": (400, 384), "batch": 2, "schedule": "auto", "method": "planned"},
         (2, 400, 384),
     ),
+    "panels": ("newton_schulz", {"shape": (512, 528), "panels": 3}, (512, 528)),
     "step": (
         "muon_step",
         {"shape": (48, 96), "schedule": "jordan", "momentum": MOMENTUM},

@@ -32,6 +32,8 @@ FRAMEWORKS = ("onnxruntime", *BACKENDS, "numpy")
 # Threads of some frameworks spin for 0.2 s after their work, to be ready for more.
 PAUSE = 0.3
 TURN = 0.3  # seconds that a turn should take
+# Calls of a turn, of which the median counts: after a pause the first one is cold.
+FEWEST_CALLS = 3
 ANSWER = "seconds:"
 
 
@@ -57,7 +59,7 @@ def prepared(
 def timed(
     names: Sequence[str], shapes: Sequence[Sequence[int]], rounds: int, device: str
 ) -> Times:
-    """Return seconds per call in every round, by schedule with shape and framework.
+    """Return seconds of a turn's median call, by schedule with shape and framework.
 
     Args:
         names: Frameworks.
@@ -80,7 +82,7 @@ def _rounds(
     for name, worker in workers.items():
         _turn(worker, work, 1)  # compiles
         (seconds,) = _turn(worker, work, 1)
-        calls[name] = max(1, round(TURN / seconds))
+        calls[name] = max(FEWEST_CALLS, round(TURN / seconds))
     times: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
         first = number % len(names)
@@ -93,8 +95,11 @@ def _rounds(
 
 def _by_onnxruntime(schedule: str, x: np.ndarray, device: str) -> Callable[[], object]:
     from keras_muon.export import run
+    from keras_muon.plan import PANELS
 
-    model = graph_for(x, SCHEDULES[schedule], METHODS[schedule])
+    # As the plan of torch below, which it takes on CPUs for single matrices.
+    panels = PANELS if _panelled(x, device) else 1
+    model = graph_for(x, SCHEDULES[schedule], METHODS[schedule], panels)
     given = x
     if device == "cuda":
         from onnxruntime import OrtValue
@@ -113,7 +118,7 @@ def _by_keras(
     from keras_muon.plan import plan_for
     from keras_muon.planning import polar_factor
 
-    *stack, fan_in, fan_out = x.shape
+    *_, fan_in, fan_out = x.shape
     planned = METHODS[schedule] == "planned"
     plan = plan_for(
         fan_in,
@@ -122,7 +127,7 @@ def _by_keras(
         "float32",
         steps=None if planned else SCHEDULES[schedule].steps,
         shared=planned,
-        panelled=device == "cpu" and not stack,  # the backends' own way to a product
+        panelled=_panelled(x, device),
     )
 
     def compute(tensor):
@@ -143,6 +148,14 @@ def _by_keras(
 
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     return lambda: (compute(tensor), wait())
+
+
+def _panelled(x: np.ndarray, device: str) -> bool:
+    """Whether half of a symmetric product is mirrored, by who can: torch, and graphs.
+
+    XLA cannot write panels where they belong, and NumPy leaves it to its BLAS.
+    """
+    return device == "cpu" and x.ndim == 2
 
 
 def _worker(name: str, device: str) -> subprocess.Popen:
