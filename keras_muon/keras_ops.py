@@ -38,8 +38,13 @@ class KerasOps:
         return ops.cast(self.combined(alpha, c, beta, product), a.dtype)
 
     def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
-        # One product, no pass over X beside it, which is longer than it is wide.
         wide = wide_dtype(total)
+        if wide == self.dtype_of(total):
+            left, right = (total, x) if side == "in" else (x, total)
+            return self.fused(identity, x, 1.0, left, right)
+        # Where two rounded terms would be added, see `MatrixOps`. In float32 the
+        # rounding of the diagonal is the larger one: 4.8e-6 beside 1.9e-6 on a rank
+        # of 32 in 64.
         unit = self.scaled(identity, ops.eye(total.shape[-1], dtype=wide))
         factor = ops.cast(ops.cast(total, wide) + unit, total.dtype)
         return ops.matmul(factor, x) if side == "in" else ops.matmul(x, factor)

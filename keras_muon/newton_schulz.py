@@ -43,9 +43,9 @@ class MatrixOps(Protocol):
     def applied(self, identity: float, total: Matrix, x: Matrix, side: Side) -> Matrix:
         """Return (identity * I + total) X for side "in", X (...) for side "out".
 
-        Where a product and a sum are rounded apart, they must not be: in bfloat16 both
-        terms are several times as large as the result, and the rounding of either
-        reaches directions in which X is zero. A sum inside of the brackets does not.
+        A narrow dtype in which product and sum are rounded apart needs the sum inside
+        of the brackets: both terms are several times as large as the result, and the
+        rounding of a product reaches directions in which X is zero.
         """
 
     def symmetric(

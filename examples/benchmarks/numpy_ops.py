@@ -46,8 +46,7 @@ class NumpyOps:
     def applied(
         self, identity: float, total: np.ndarray, x: np.ndarray, side: Side
     ) -> np.ndarray:
-        factor = total + identity * np.eye(total.shape[-1], dtype=total.dtype)
-        return factor @ x if side == "in" else x @ factor
+        return identity * x + (total @ x if side == "in" else x @ total)
 
     def squared(self, x: np.ndarray) -> np.ndarray:
         return x @ x
