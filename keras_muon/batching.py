@@ -8,10 +8,14 @@ from keras_muon.devices import runs_on_accelerator
 from keras_muon.matrix_view import MatrixView
 from keras_muon.plan import LARGEST_STACKED_ON_CPU
 
-# Entries of a stack of large matrices, of which there are a few copies at a time: 64
-# MiB of float32 on a CPU, 256 MiB on an accelerator.
-MOST_STACKED_ON_CPU = 2**24
+# Entries of a stack of large matrices on an accelerator, where a few copies are alive
+# at a time: 256 MiB of float32.
 MOST_STACKED = 2**26
+
+# On a CPU one copy is. A stack holds 16 MiB of float32, or a share of all matrices, so
+# that the number of stacks, each a part of the graph, is limited however deep a model.
+LEAST_STACKED_ON_CPU = 2**22
+SHARE_STACKED_ON_CPU = 1 / 8
 
 Batched = str | bool
 
@@ -43,32 +47,40 @@ def stacks(
         >>> stacks([square, square], ["float32", "float32"], True)
         [[0, 1]]
     """
+    limit = _most_stacked(views)
     groups: dict[tuple, list[int]] = {}
     entries: dict[tuple, int] = {}
     for position, (view, dtype) in enumerate(zip(views, dtypes, strict=True)):
         kind = (view.fan_in, view.fan_out, dtype)
         size = view.batch * view.fan_in * view.fan_out
         entries[kind] = entries.get(kind, 0) + size
-        place = _place(view, batched, position, entries[kind] - size)
+        place = _place(view, batched, position, (entries[kind] - size) // limit)
         groups.setdefault((*kind, place), []).append(position)
     return list(groups.values())
 
 
-def _place(view: MatrixView, batched: Batched, position: int, before: int) -> int:
+def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int:
     """Return which of the stacks of its kind takes a kernel.
 
     Args:
         view: Its matrix view.
         batched: See `stacks`.
         position: Its own number, for a stack of its own.
-        before: Entries of its kind before it.
+        stack: The number of its stack if those before are full.
     """
     if batched != "auto":
         return 0 if batched else position
     if runs_on_accelerator():
-        return before // MOST_STACKED
+        return stack
     if view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU:
         return 0
     # Eager torch has no graph to keep small.
-    compiled = keras.backend.backend() != "torch"
-    return before // MOST_STACKED_ON_CPU if compiled else position
+    return stack if keras.backend.backend() != "torch" else position
+
+
+def _most_stacked(views: Sequence[MatrixView]) -> int:
+    """Return the entries of a stack of large matrices."""
+    if runs_on_accelerator():
+        return MOST_STACKED
+    entries = sum(view.batch * view.fan_in * view.fan_out for view in views)
+    return max(LEAST_STACKED_ON_CPU, int(SHARE_STACKED_ON_CPU * entries))

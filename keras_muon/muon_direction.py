@@ -1,13 +1,16 @@
 """Newton-Schulz of kernels that share their fans, in one stack."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_muon.kernels import from_matrices, to_matrices
 from keras_muon.matrix_view import MatrixView
+from keras_muon.opaque_values import is_compiled_on_cpu, opaque_parts
 from keras_muon.plan import Plan
 from keras_muon.planning import polar_factor
 
@@ -39,12 +42,36 @@ def polar_factors(
     stack = _stacked(updates, views)
 
     def orthogonalized() -> Tensor:
-        factor = polar_factor(stack, plan)
-        return factor if scale is None else ops.cast(factor, stack.dtype) * scale
+        if plan.one_by_one and keras.backend.backend() != "torch":
+            return _one_by_one(stack, plan, scale)
+        return _scaled(polar_factor(stack, plan), stack.dtype, scale)
 
     if due is None:
         return _unstacked(orthogonalized(), views)
     return _unstacked(ops.cond(due, orthogonalized, lambda: stack), views)
+
+
+def _scaled(factor: Tensor, dtype: Any, scale: Tensor | None) -> Tensor:
+    return factor if scale is None else ops.cast(factor, dtype) * scale
+
+
+def _one_by_one(stack: Tensor, plan: Plan, scale: Tensor | None) -> Tensor:
+    """Replace the matrices of a stack by their factors, one after the other.
+
+    One graph for all, compiled once. A loop that filled a second stack would need
+    twice the memory.
+    """
+    count, *fans = stack.shape
+    alone = dataclasses.replace(plan, one_by_one=False)
+
+    def body(number: Tensor, stack: Tensor) -> Tensor:
+        start = (number, 0, 0)
+        matrix = ops.reshape(ops.slice(stack, start, (1, *fans)), fans)
+        factor = _scaled(polar_factor(matrix, alone), stack.dtype, scale)
+        factor = ops.cast(ops.reshape(factor, (1, *fans)), stack.dtype)
+        return ops.slice_update(stack, start, factor)
+
+    return ops.fori_loop(0, count, body, stack)
 
 
 def _stacked(updates: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:
@@ -58,10 +85,13 @@ def _stacked(updates: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:
 def _unstacked(stack: Tensor, views: Sequence[MatrixView]) -> list[Tensor]:
     if len(views) == 1:
         return [from_matrices(stack, views[0])]
-    if all(view.batch == 1 for view in views):
+    counts = [view.batch for view in views]
+    if is_compiled_on_cpu(stack):
+        parts = opaque_parts(stack, counts)
+    elif max(counts) == 1:
         # One operation for all, where slices are several each.
         parts = ops.unstack(stack, len(views), axis=0)
     else:
-        ends = list(itertools.accumulate(view.batch for view in views))
+        ends = list(itertools.accumulate(counts))
         parts = [stack[a:b] for a, b in itertools.pairwise([0, *ends])]
     return [from_matrices(part, view) for part, view in zip(parts, views, strict=True)]

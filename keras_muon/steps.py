@@ -1,6 +1,6 @@
 """One step of each rule: read the state, compute, write state and variables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -20,6 +20,20 @@ Tensor = Any
 Variable = Any
 
 
+def _as_written(function: Callable) -> Callable:
+    """Keep AutoGraph of TensorFlow from rewriting a function and all that it calls.
+
+    There are no conditions on tensors in them, and rewriting took longer than tracing.
+    What users wrote, schedules and constraints, is called elsewhere.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.autograph.experimental.do_not_convert(function)
+
+
+@_as_written
 def step_matrices(
     optimizer: Any,
     indices: Sequence[int],
@@ -86,6 +100,7 @@ def step_by_adamw(
         _step_one_by_adamw(optimizer, index, gradient, variable, rate, kept)
 
 
+@_as_written
 def _step_one_by_adamw(
     optimizer: Any,
     index: int,

@@ -84,6 +84,7 @@ FLOORS = {
     "keras_muon.muon": 3.0,
     "keras_muon.muon_direction": 2.2,
     "keras_muon.newton_schulz": 1.0,
+    "keras_muon.opaque_values": 2.05,
     "keras_muon.orthogonalizing": 2.2,
     "keras_muon.output_heads": 2.1,
     "keras_muon.panels": 2.0,

@@ -148,7 +148,7 @@ def test_auto_stacks_what_gains(monkeypatch, backend, accelerator, expected):
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "entries"), [(False, 2**24), (True, 2**26)], ids=["cpu", "other"]
+    ("accelerator", "entries"), [(False, 2**22), (True, 2**26)], ids=["cpu", "other"]
 )
 def test_stacks_of_large_matrices_are_limited(monkeypatch, accelerator, entries):
     """A stack takes no more once it holds its number of entries: then comes the next.
@@ -163,6 +163,15 @@ def test_stacks_of_large_matrices_are_limited(monkeypatch, accelerator, entries)
     members = [0, *range(2, full + 2)]
     expected = [members[:full], [1], members[full:]]
     assert stacks(chosen, ["float32"] * len(chosen), "auto") == expected
+
+
+def test_deep_models_have_no_more_stacks_than_others(monkeypatch):
+    """Each stack is a part of the graph: on a CPU they grow with the model, too."""
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    large = MatrixView((1024, 1024), (0,), (1,))
+    counts = [len(stacks([large] * n, ["float32"] * n, "auto")) for n in (16, 64, 256)]
+    assert counts == [4, 8, 8]
 
 
 def test_auto_knows_where_it_runs(backend):

@@ -1,0 +1,80 @@
+"""Values that a compiler cannot see through, to steer it where nothing else does.
+
+XLA orders operations, and tells equal kernels from others, by the data that they take.
+It drops `optimization_barrier` before it decides either.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_muon.devices import runs_on_accelerator
+
+Tensor = Any
+Variable = Any
+
+
+def is_compiled_on_cpu(tensor: Tensor) -> bool:
+    """Whether a tensor belongs to a graph that XLA may compile, for a CPU."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        traced = isinstance(tensor, jax.core.Tracer)
+    elif keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        traced = not tf.executing_eagerly()
+    else:
+        return False
+    return traced and not runs_on_accelerator()
+
+
+def after(before: Variable, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return tensors unchanged, that can be computed only after a variable's value.
+
+    Args:
+        before: A variable with an entry at least.
+        tensors: Tensors of one dtype.
+    """
+    value = ops.convert_to_tensor(before)
+    entry = value[(0,) * len(value.shape)]
+    # Never true, whatever the entry: an infinity passes nothing on either.
+    impossible = ops.logical_and(ops.isnan(entry), ops.isfinite(entry))
+    zero = ops.cast(impossible, tensors[0].dtype)
+    return [tensor + zero for tensor in tensors]
+
+
+def opaque_parts(stack: Tensor, counts: Sequence[int]) -> list[Tensor]:
+    """Cut a stack of matrices into parts, at places that a compiler does not know.
+
+    XLA compiles a kernel of its own for a slice at a known place, in 17 ms; those at
+    unknown places share one.
+
+    Args:
+        stack: Matrices (count, in, out).
+        counts: How many go into each of two or more parts.
+    """
+    ends = itertools.accumulate(counts)
+    begins = [end - count for end, count in zip(ends, counts, strict=True)]
+    # The fewest operations: TensorFlow would pack what JAX takes apart.
+    packs = keras.backend.backend() == "tensorflow"
+    places = _opaque([[begin, 0, 0] if packs else begin for begin in begins])
+    return [
+        ops.slice(stack, place if packs else (place, 0, 0), (count, *stack.shape[1:]))
+        for place, count in zip(places, counts, strict=True)
+    ]
+
+
+def _opaque(integers: Sequence[Any]) -> list[Tensor]:
+    """Return integers as tensors of which a compiler does not know the values."""
+    turns = 2  # XLA computes what follows from a single turn
+    start = [integers[i - turns] for i in range(len(integers))]
+    _, *turned = ops.while_loop(
+        lambda turn, *_: turn < turns,
+        lambda turn, first, *others: (turn + 1, *others, first),
+        [ops.convert_to_tensor(integer, "int32") for integer in (0, *start)],
+    )
+    return turned
