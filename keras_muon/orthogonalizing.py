@@ -38,8 +38,9 @@ def orthogonalize(
             the others batch.
         compute_dtype: Dtype of the matrix products: `"auto"`, `"float32"`,
             `"float64"`, `"bfloat16"` or `"float16"`. `"auto"` is float64 for float64
-            input, bfloat16 on torch for 256 rows or more on devices with instructions
-            for it, and else float32. The norm is always taken in float32 or better.
+            input; bfloat16 for 256 rows or more (64 in a stack) on accelerators with
+            native units, and on torch on CPUs with instructions for it; and else
+            float32. The norm is always taken in float32 or better.
 
     Returns:
         A tensor of the shape and dtype of `x`.
