@@ -146,7 +146,6 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         resolve to the same replica's copies.
         """
         indices = [self._get_variable_index(v) for _, v in grads_and_vars]
-        before = None
         for bucket in self.buckets(indices):
             first, *others = [grads_and_vars[i][1] for i in bucket]
 
@@ -156,24 +155,22 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
                 rate: Any,
                 others: Any = others,
                 bucket: Any = bucket,
-                before: Any = before,
             ) -> None:
                 chosen = [indices[i] for i in bucket]
-                gradients = _in_turn(gradients, before)
                 self.update_bucket(chosen, gradients, [first, *others], rate)
 
             gradients = [grads_and_vars[i][0] for i in bucket]
             distribution.extended.update(
                 first, update, args=(gradients, learning_rate), group=False
             )
-            before = [first, *others][-1]
 
 
 def _in_turn(gradients: Sequence[Tensor], before: Variable | None) -> Sequence[Tensor]:
     """Return gradients that are there once the bucket before is done.
 
     XLA would begin all buckets at once and keep the temporary memory of all: 2.2 times
-    that of the momenta. Buckets of small matrices gain from running side by side.
+    that of the momenta. Buckets of small matrices gain from running side by side, and
+    so do large ones on TensorFlow, whose XLA gives a product a single core.
     """
     large = math.prod(gradients[0].shape) > LARGEST_STACKED_ON_CPU
     if before is None or not large or not is_compiled_on_cpu(gradients[0]):
