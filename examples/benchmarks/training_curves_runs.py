@@ -50,7 +50,7 @@ class Task:
         build: Returns the model.
         batches: Returns endless training batches for a seed.
         validation: Returns what training never sees.
-        rate: Learning rate.
+        rate: Learning rate at the first step.
     """
 
     build: Callable[[], keras.Model]
@@ -124,7 +124,9 @@ def one_run(task: Task, seed: int, length: Length, arguments: dict[str, str]) ->
     """
     keras.utils.set_random_seed(seed)
     model = task.build()
-    optimizer = Muon(task.rate, weight_decay=0.1, **arguments)
+    # At a constant rate the last losses would jump with the last batches.
+    rate = keras.optimizers.schedules.PolynomialDecay(task.rate, length.steps, 0.0)
+    optimizer = Muon(rate, weight_decay=0.1, **arguments)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=optimizer, loss=loss)
     history = model.fit(
