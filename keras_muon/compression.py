@@ -42,41 +42,46 @@ def polar_factors(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
     """
     if plan.leading is None:
         return newton_schulz(x, plan, ops)
-    normal = normalized(x, ops, plan.compute_dtype)
-    even = compressed(normal, plan.leading, plan.side, ops, wide=ops.dtype_of(x))
+    normal = normalized(x, ops, ops.dtype_of(x))
+    even = compressed(normal, plan.leading, plan.side, ops, dtype=plan.compute_dtype)
     return _iterated_from_schatten(even, plan, ops)
 
 
 def compressed(
-    x: Matrix, leading: Leading, side: Side, ops: MatrixOps, *, wide: str
+    x: Matrix, leading: Leading, side: Side, ops: MatrixOps, *, dtype: str
 ) -> Matrix:
     """Return X with leading singular values of about the size of the others.
 
+    X itself is never rounded before: a narrow dtype would leave rounding in all
+    directions, which in a matrix of low rank is as large as what compression leaves.
+
     Args:
-        x: Matrices of Frobenius norm 1, in the dtype of the products.
+        x: Matrices of Frobenius norm 1, in float32 or float64.
         leading: The sizes and plans.
         side: The short side.
         ops: The carrier.
-        wide: Dtype in which norms are taken.
+        dtype: Of the products, but the last, and of the result.
     """
-
-    def polar(matrices: Matrix, plan: Plan) -> Matrix:
-        return newton_schulz(ops.cast(matrices, wide), plan, ops)
-
-    mixed = ops.mixed(x, leading.signs, side)
+    wide, narrow = ops.dtype_of(x), ops.cast(x, dtype)
+    mixed = ops.mixed(narrow, leading.signs, side)
     if side == "in":
-        basis = polar(ops.product(x, mixed, turned="right"), leading.basis)
-        inside = ops.product(basis, x, turned="left")
+        reached = ops.product(narrow, mixed, turned="right")
     else:
-        basis = polar(ops.product(mixed, x, turned="left"), leading.basis)
-        inside = ops.product(x, basis, turned="right")
-    equal = polar(inside, leading.values)
-    norm = ops.frobenius_norm(ops.cast(inside, wide))
+        reached = ops.product(mixed, narrow, turned="left")
+    basis = newton_schulz(ops.cast(reached, wide), leading.basis, ops)
+    if side == "in":
+        inside = ops.product(basis, narrow, turned="left")
+    else:
+        inside = ops.product(narrow, basis, turned="right")
+    inside = ops.cast(inside, wide)
+    equal = ops.cast(newton_schulz(inside, leading.values, ops), wide)
+    norm = ops.frobenius_norm(inside)
     size = ops.rest_of_one(norm, leading.smallest_rest * leading.others**0.5)
     equal = ops.scaled(leading.others**-0.5, ops.multiplied(equal, size))
     change = ops.combined(1.0, equal, -1.0, inside)
+    basis = ops.cast(basis, wide)
     left, right = (basis, change) if side == "in" else (change, basis)
-    return ops.fused(1.0, x, 1.0, left, right)
+    return ops.cast(ops.fused(1.0, x, 1.0, left, right), dtype)
 
 
 def _iterated_from_schatten(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:

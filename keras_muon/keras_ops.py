@@ -31,11 +31,7 @@ class KerasOps:
     def fused(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
-        # Rounded once: in bfloat16 the product alone would be rounded by as much as
-        # what compression leaves of an update of low rank.
-        wide = wide_dtype(c)
-        c, product = ops.cast(c, wide), ops.cast(a, wide) @ ops.cast(b, wide)
-        return ops.cast(self.combined(alpha, c, beta, product), a.dtype)
+        return self.combined(alpha, c, beta, ops.matmul(a, b))
 
     def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
         wide = wide_dtype(total)
@@ -52,7 +48,7 @@ class KerasOps:
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
-        return self.combined(alpha, c, beta, ops.matmul(a, b))
+        return self.fused(alpha, c, beta, a, b)
 
     def squared(self, x: Tensor) -> Tensor:
         return ops.matmul(x, x)

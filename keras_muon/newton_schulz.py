@@ -38,7 +38,7 @@ class MatrixOps(Protocol):
     def fused(
         self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
     ) -> Matrix:
-        """Return alpha * C + beta * A @ B, rounded once."""
+        """Return alpha * C + beta * A @ B."""
 
     def applied(self, identity: float, total: Matrix, x: Matrix, side: Side) -> Matrix:
         """Return (identity * I + total) X for side "in", X (...) for side "out".

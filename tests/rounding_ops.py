@@ -30,7 +30,7 @@ class RoundingOps:
         return self.product(x, x, "right" if side == "in" else "left")
 
     def fused(self, alpha, c, beta, a, b):
-        return self.rounded(np.float32(alpha) * c + np.float32(beta) * (a @ b))
+        return self.as_of(c, np.float32(alpha) * c + np.float32(beta) * (a @ b))
 
     symmetric = fused
 
@@ -54,10 +54,10 @@ class RoundingOps:
         return self.rounded(sums if side == "in" else np.swapaxes(sums, -1, -2))
 
     def combined(self, alpha, x, beta, y):
-        return self.rounded(np.float32(alpha) * x + np.float32(beta) * y)
+        return self.as_of(x, np.float32(alpha) * x + np.float32(beta) * y)
 
     def scaled(self, alpha, x):
-        return self.rounded(np.float32(alpha) * x)
+        return self.as_of(x, np.float32(alpha) * x)
 
     def multiplied(self, x, y):
         return self.as_of(x, x * self.as_of(x, y))

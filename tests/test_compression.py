@@ -3,6 +3,7 @@
 import contextlib
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from keras import ops
@@ -11,15 +12,24 @@ from oracle import polar_after_compression, polar_by_svd, random_signs
 
 from keras_muon import SCHEDULES, minimax_schedule, orthogonalize, planning
 from keras_muon.compression import compressed
-from keras_muon.leading import mixing_signs
+from keras_muon.leading import BASIS_TRIPLES, mixing_signs
 from keras_muon.plan import plan_for
+
+
+def rounded(triples):
+    """Triples of which b and c are numbers of bfloat16, with the same sums."""
+    table = np.array(triples)
+    inner = table[:, 1:].astype(ml_dtypes.bfloat16).astype("float64")
+    first = table.sum(1) - inner.sum(1)
+    return tuple(zip(first, *inner.T, strict=True))
+
 
 # What the oracle is told: steps, those of the basis, those of the leading values, and
 # the smallest rest.
 SETTINGS = (
     minimax_schedule(0.015, 3).take(),
-    minimax_schedule(0.01, 5).take(),
-    minimax_schedule(0.02, 3).take(),
+    rounded(minimax_schedule(0.01, 5).take()),
+    rounded(minimax_schedule(0.02, 3).take()),
     1e-3,
 )
 SHAPES = {
@@ -165,7 +175,7 @@ def test_elsewhere_yous_five_steps_are_taken(rng, shape, arguments):
 def even(x):
     """A matrix of norm 1 after compression, in float64 NumPy."""
     plan = plan_for(*x.shape, SCHEDULES["auto"], "float64")
-    return compressed(x, plan.leading, plan.side, NumpyOps(), wide="float64")
+    return compressed(x, plan.leading, plan.side, NumpyOps(), dtype="float64")
 
 
 def singular_values(x):
@@ -206,3 +216,15 @@ def test_signs_are_about_balanced():
     signs = np.reshape(mixing_signs(4096), (-1, 3, 16))
     assert abs(signs.sum()) < 3 * signs.size**0.5
     assert (abs(signs.sum((0, 2))) < 3 * (signs.size / 3) ** 0.5).all()
+
+
+def test_factors_are_numbers_of_bfloat16():
+    """So that no backend rounds them, and a value of 1 stays where it is."""
+    given = minimax_schedule(1e-2, 5).take()
+    for (a, b, c), exact in zip(BASIS_TRIPLES, given, strict=True):
+        for factor in (b, c):
+            assert float(ml_dtypes.bfloat16(factor)) == factor
+        assert a + b + c == pytest.approx(sum(exact), abs=1e-14)
+        # Eight significant bits are half a unit of 2**-8 off at most.
+        assert b == pytest.approx(exact[1], rel=2**-8)
+        assert c == pytest.approx(exact[2], rel=2**-8)

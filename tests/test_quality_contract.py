@@ -84,13 +84,23 @@ def test_zero_stays_zero(rows):
     assert {row.errors["default"] for row in part} == {0.0}
 
 
+def outer_product(rng, shape):
+    """The gradient of a dense layer on a single example."""
+    fan_in, fan_out = shape
+    return rng.standard_normal((fan_in, 1)) @ rng.standard_normal((1, fan_out))
+
+
+# Of rank 1 too, but as float32 rounds a matrix, which bfloat16 rounds again.
+LARGE_KINDS = KINDS | {"outer product": outer_product}
+
+
 @pytest.fixture(scope="module")
 def large():
     """Large matrices of every kind, by name."""
     rng = np.random.default_rng(SEED)
     return {
         f"{kind}, {fan_in} x {fan_out}": make(rng, (fan_in, fan_out)).astype("float32")
-        for kind, make in KINDS.items()
+        for kind, make in LARGE_KINDS.items()
         for fan_in, fan_out in LARGE
     }
 
@@ -107,7 +117,7 @@ def test_large_matrices_keep_the_contract(large_rows, method):
 
     Nearest to a breach are rows of different scales, at 3.8 of the 5 % in float32.
     """
-    assert len(large_rows) == len(KINDS) * len(LARGE)
+    assert len(large_rows) == len(LARGE_KINDS) * len(LARGE)
     assert quality_measures.breaches(large_rows, method, BAND) == []
 
 
