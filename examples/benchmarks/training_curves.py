@@ -8,9 +8,9 @@ The last three are wide enough that the default compresses leading singular valu
 most of their matrices, which is another algorithm; a table tells in how many.
 
 Three kinds of models, each trained from the same first weights on the same batches by
-both, at a rate that falls linearly to zero, for several seeds. The rule, for each model: the default's mean final validation
-loss may exceed Jordan's by no more than the standard deviation of Jordan's over seeds.
-The exit code is 1 where it does.
+both, at a rate that falls linearly to zero, for several seeds. The rule, for each
+model: the default's mean final validation loss may exceed Jordan's by no more than the
+standard deviation of Jordan's over seeds. The exit code is 1 where it does.
 """
 
 import argparse
