@@ -41,9 +41,12 @@ def flops_of(optimizer: Any) -> int:
 
 
 def dtype_of(optimizer: Any) -> str:
-    """Return the dtype in which a built `keras_muon.Muon` multiplies."""
-    (dtype,) = {plan.compute_dtype for _, plan in optimizer.plans}
-    return dtype
+    """Return the dtype in which a built `keras_muon.Muon` multiplies most."""
+    flops: dict[str, float] = {}
+    for count, plan in optimizer.plans:
+        so_far = flops.get(plan.compute_dtype, 0.0)
+        flops[plan.compute_dtype] = so_far + count * plan.flops
+    return max(flops, key=flops.__getitem__)
 
 
 def _of_triple(shape: Shape, triple: Triple) -> int:
