@@ -18,6 +18,7 @@ TAGS = frozenset(
 # Fields are written in the order of their numbers, and every model has the first.
 FIRST_TAG = bytes([FIELDS["ir_version"].number << 3])
 LONGEST_VARINT = 10
+GRAPH_TAG = FIELDS["graph"].number << 3 | LENGTH
 
 
 class Verdict(enum.Enum):
@@ -55,7 +56,8 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, bytes]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UnreadableFileError: If it is no ONNX model, or only the beginning of one.
+        UnreadableFileError: If it is no ONNX model, only the beginning of one, or
+            damaged.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
@@ -84,7 +86,13 @@ def parsed(content: bytes, name: str) -> onnx.ModelProto:
         )
     try:
         model = onnx.load_model_from_string(content)
-    except DecodeError:
+    except DecodeError as error:
+        if GRAPH_TAG in _tags(content):
+            raise UnreadableFileError(
+                Verdict.ALTERED,
+                f"{name} is laid out as an ONNX file, but a part of it cannot be read. "
+                "Copy or export it again.",
+            ) from error
         model = onnx.ModelProto()
     if model.ir_version and model.HasField("graph") and model.opset_import:
         return model
@@ -114,6 +122,17 @@ def _missing_bytes(content: bytes) -> int:
         value, place = _varint(content, place)
         place += value if tag & 7 == LENGTH else 0
     return max(0, place - len(content))
+
+
+def _tags(content: bytes) -> set[int]:
+    """The tags of the fields, if they fill the bytes and are a model's; else none."""
+    place, tags = 0, set()
+    while place < len(content):
+        tag, place = _varint(content, place)
+        value, place = _varint(content, place)
+        place += value if tag & 7 == LENGTH else 0
+        tags.add(tag)
+    return tags if place == len(content) and tags <= set(TAGS) else set()
 
 
 def _varint(content: bytes, place: int) -> tuple[int, int]:

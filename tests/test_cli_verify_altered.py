@@ -6,8 +6,9 @@ import numpy as np
 import onnx
 import pytest
 from cli_runs import altered, exported_step, verdict_on
+from google.protobuf.message import DecodeError
 
-from keras_muon.export import serialized
+from keras_muon.export import newton_schulz, serialized
 
 
 def node(model, name):
@@ -158,3 +159,16 @@ def test_an_unsafe_order_is_found_in_a_step(capsys, tmp_path):
     path.write_bytes(serialized(model))
     _, _, rows = verdict_on(capsys, path)
     assert "'late' reads the input" in rows["state in place"]["detail"]
+
+
+def test_a_file_that_no_parser_reads_is_altered_too(capsys, tmp_path):
+    """A wrong length within the graph; the fields around it are still a model's."""
+    content = bytearray(serialized(newton_schulz((8, 12))))
+    content[content.index(b"normalized") - 1] ^= 0x40
+    with pytest.raises(DecodeError):
+        onnx.load_model_from_string(bytes(content))
+    path = tmp_path / "damaged.onnx"
+    path.write_bytes(content)
+    verdict, reason, _ = verdict_on(capsys, path)
+    assert verdict == "altered"
+    assert "a part of it cannot be read" in reason
