@@ -1,11 +1,9 @@
 """Newton-Schulz of kernels that share their fans, in one stack."""
 
-import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_muon.kernels import from_matrices, to_matrices
@@ -42,36 +40,12 @@ def polar_factors(
     stack = _stacked(updates, views)
 
     def orthogonalized() -> Tensor:
-        if plan.one_by_one and keras.backend.backend() != "torch":
-            return _one_by_one(stack, plan, scale)
-        return _scaled(polar_factor(stack, plan), stack.dtype, scale)
+        factor = polar_factor(stack, plan)
+        return factor if scale is None else ops.cast(factor, stack.dtype) * scale
 
     if due is None:
         return _unstacked(orthogonalized(), views)
     return _unstacked(ops.cond(due, orthogonalized, lambda: stack), views)
-
-
-def _scaled(factor: Tensor, dtype: Any, scale: Tensor | None) -> Tensor:
-    return factor if scale is None else ops.cast(factor, dtype) * scale
-
-
-def _one_by_one(stack: Tensor, plan: Plan, scale: Tensor | None) -> Tensor:
-    """Replace the matrices of a stack by their factors, one after the other.
-
-    One graph for all, compiled once. A loop that filled a second stack would need
-    twice the memory.
-    """
-    count, *fans = stack.shape
-    alone = dataclasses.replace(plan, one_by_one=False)
-
-    def body(number: Tensor, stack: Tensor) -> Tensor:
-        start = (number, 0, 0)
-        matrix = ops.reshape(ops.slice(stack, start, (1, *fans)), fans)
-        factor = _scaled(polar_factor(matrix, alone), stack.dtype, scale)
-        factor = ops.cast(ops.reshape(factor, (1, *fans)), stack.dtype)
-        return ops.slice_update(stack, start, factor)
-
-    return ops.fori_loop(0, count, body, stack)
 
 
 def _stacked(updates: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:

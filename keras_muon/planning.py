@@ -32,15 +32,15 @@ def polar_factor(matrices: Tensor, plan: Plan) -> Tensor:
         plan: How they are computed, from `planned`.
 
     Returns:
-        A tensor of the same shape, in the dtype of the products.
+        A tensor of the same shape, in the dtype of the products; in float32 or float64
+        where a loop writes the factors into the stack.
     """
     wide, verbs = ops.cast(matrices, wide_dtype(matrices)), carrier(plan)
     if not plan.one_by_one:
         return polar_factors(wide, plan, verbs)
     if keras.backend.backend() == "torch":
         return ops.stack([polar_factors(matrix, plan, verbs) for matrix in wide])
-    # One graph for all of them, which is compiled once.
-    return ops.map(lambda matrix: polar_factors(matrix, plan, verbs), wide)
+    return _one_after_the_other(wide, plan, verbs)
 
 
 def planned(
@@ -82,6 +82,23 @@ def planned(
         one_by_one=bool(stack) and alone,
         panelled=alone and keras.backend.backend() == "torch",
     )
+
+
+def _one_after_the_other(stack: Tensor, plan: Plan, verbs: KerasOps) -> Tensor:
+    """Replace the matrices of a stack by their factors.
+
+    One graph for all, compiled once. A loop that filled a second stack would need
+    twice the memory.
+    """
+    count, *fans = stack.shape
+
+    def body(number: Tensor, stack: Tensor) -> Tensor:
+        start = (number, 0, 0)
+        matrix = ops.reshape(ops.slice(stack, start, (1, *fans)), fans)
+        factor = ops.cast(polar_factors(matrix, plan, verbs), stack.dtype)
+        return ops.slice_update(stack, start, ops.reshape(factor, (1, *fans)))
+
+    return ops.fori_loop(0, count, body, stack)
 
 
 def carrier(plan: Plan) -> KerasOps:
