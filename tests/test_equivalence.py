@@ -36,12 +36,6 @@ pytestmark = pytest.mark.skipif(
     os.environ["KERAS_BACKEND"] != "torch", reason="the environment of torch has all"
 )
 
-# The backends that the environment of each tests against each other.
-PROMISED = {
-    "tensorflow": {"tensorflow", "torch"},
-    "jax": {"jax", "torch"},
-    "torch": {"tensorflow", "jax", "torch"},
-}
 OTHERS = {"numpy", "reference", "onnxruntime", "svd"}
 JORDAN = SCHEDULES["jordan"].take()
 SIZES = {"width": 32, "layers": 2}
@@ -53,37 +47,27 @@ ALL_CASES = pytest.mark.parametrize("case", CASES)
 ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES)
 
 
-def test_the_environment_holds_the_backends_that_it_promises(backend):
-    """There may be more: keras-hub brings TensorFlow along."""
+def test_the_environment_holds_all_backends():
     installed = {name for name in BACKENDS if importlib.util.find_spec(name)}
-    assert installed >= PROMISED[backend]
+    assert installed == set(BACKENDS)
 
 
 @pytest.fixture(scope="module")
-def hidden():
-    """Backends that are not promised look as if they were not installed."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in set(BACKENDS) - PROMISED[os.environ["KERAS_BACKEND"]]:
-            patch.setitem(sys.modules, name, None)
-        yield
-
-
-@pytest.fixture(scope="module")
-def report(hidden, tmp_path_factory):
+def report(tmp_path_factory):
     """What the command writes for a small GPT."""
     folder = tmp_path_factory.mktemp("equivalence")
     sizes = [f"--{name}={value}" for name, value in SIZES.items()]
-    options = ["--schedules", "jordan", f"--folder={folder}", "--allow-missing"]
+    options = ["--schedules", "jordan", f"--folder={folder}"]
     code = equivalence.main([*options, *sizes, "--compressed", *COMPRESSED])
     assert (folder / "equivalence.png").stat().st_size > 10_000
     content = json.loads((folder / "equivalence.json").read_text())
     return content | {"exit code": code}
 
 
-def test_all_that_is_promised_was_compared(backend, report):
-    names = PROMISED[backend] | OTHERS
+def test_everything_was_compared(report):
+    names = OTHERS.union(BACKENDS)
     assert set(report["implementations"]) == names
-    assert set(report["missing"]) == set(BACKENDS) - PROMISED[backend]
+    assert report["missing"] == []
     pairs = len(names) * (len(names) - 1) // 2
     assert {len(entry) for entry in report["newton_schulz"].values()} == {pairs}
     compared = {f"{dtype}/jordan/{case}" for dtype in DTYPES for case in CASES}
@@ -148,9 +132,9 @@ def test_the_limits_are_smaller_than_mistakes(case):
     assert np.abs(rounded - exact).max() > 100 * limit("float64", case)
 
 
-def test_50_steps_agree(backend, report):
+def test_50_steps_agree(report):
     """Largest difference seen 2.4e-7; every variable moves by 0.1 or more."""
-    names = PROMISED[backend] | {"onnxruntime"}
+    names = {"onnxruntime", *BACKENDS}
     differences = report["steps"]["differences"]
     assert len(differences) == len(names) * (len(names) - 1) // 2
     assert max(differences.values()) <= STEP_LIMIT == 2e-5
