@@ -133,7 +133,7 @@ def test_the_limits_are_smaller_than_mistakes(case):
 
 
 def test_50_steps_agree(report):
-    """Largest difference seen 2.4e-7; every variable moves by 0.1 or more."""
+    """Largest difference seen 4.0e-7; every variable moves by 0.1 or more."""
     names = {"onnxruntime", *BACKENDS}
     differences = report["steps"]["differences"]
     assert len(differences) == len(names) * (len(names) - 1) // 2

@@ -22,13 +22,13 @@ from processes import run_worker
 
 Results = dict[str, dict[str, np.ndarray]]
 
-# What the pairs may differ by in an entry, for the schedule `jordan`. Seen: 4.7e-6 in
-# float32 (nearly empty 1.1e-5), 3e-14 in float64, and 2.4e-7 after 50 steps.
+# What the pairs may differ by in an entry, for the schedule `jordan`. Seen: 2.8e-6 in
+# float32 (nearly empty 1.0e-5), 1.3e-14 in float64, and 4.0e-7 after 50 steps.
 LIMITS = {"float32": 5e-6, "float64": 1e-12}
 LIMITS_NEARLY_EMPTY = {"float32": 2e-5, "float64": 1e-12}
 STEP_LIMIT = 2e-5
 
-# The same for `auto` with compression; seen 5.7e-6 and 2.4e-14. Steps that share a Gram
+# The same for `auto` with compression; seen 6.0e-6 and 2.4e-14. Steps that share a Gram
 # matrix amplify its rounding. In directions that a matrix lacks, rounding is a rest of
 # the update, and three steps make 1e-3 (`leading.SMALLEST_REST`) as large as the values
 # they serve: a thousand times the rounding of a product. Seen 2.6e-4 and 4.7e-13.
