@@ -87,6 +87,10 @@ class PanelProducts(GraphWriter):
             panels.append(self.node("Gemm", terms, name, a.dtype, **factors))
         rows = [self._row(role, panels[: n + 1], edges) for n in range(len(panels))]
         whole = self.node("Concat", rows, role, a.dtype, axis=0)
+        for row, panel, (start, end) in zip(rows, panels, edges, strict=True):
+            # What the next product would cut out again.
+            self._parts[_key(whole, {0: (start, end)})] = row
+            self._parts[_key(whole, {0: (start, end), 1: (start, size)})] = panel
         return whole.with_extents((size, size))
 
     def _row(
@@ -113,7 +117,7 @@ class PanelProducts(GraphWriter):
         extents = x.extents
         if extents and all(ranges[axis] == (0, extents[axis]) for axis in ranges):
             return x
-        key = (x.name, *ranges.items())
+        key = _key(x, ranges)
         if key not in self._parts:
             starts, ends = zip(*ranges.values(), strict=True)
             places = [self._indices(values) for values in (starts, ends, list(ranges))]
@@ -123,6 +127,10 @@ class PanelProducts(GraphWriter):
     def _indices(self, values: Any) -> Value:
         name = "indices/" + ",".join(map(str, values))
         return self.initializer(name, np.asarray(values, np.int64))
+
+
+def _key(x: Value, ranges: Ranges) -> tuple[Any, ...]:
+    return (x.name, *ranges.items())
 
 
 def _edges(size: int, panels: int) -> list[tuple[int, int]]:
