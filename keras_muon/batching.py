@@ -32,6 +32,9 @@ def stacks(
 ) -> list[list[int]]:
     """Group matrices of equal (fan_in, fan_out, dtype), whatever their kernels' ranks.
 
+    Small matrices and transposed ones go together, see `one_orientation`: a copy of
+    them is nothing beside a graph of their own.
+
     Args:
         views: The matrix view of each kernel.
         dtypes: The dtype of each kernel's momentum.
@@ -51,12 +54,33 @@ def stacks(
     groups: dict[tuple, list[int]] = {}
     entries: dict[tuple, int] = {}
     for position, (view, dtype) in enumerate(zip(views, dtypes, strict=True)):
-        kind = (view.fan_in, view.fan_out, dtype)
+        kind = (*_kind(view), dtype)
         size = view.batch * view.fan_in * view.fan_out
         entries[kind] = entries.get(kind, 0) + size
         place = _place(view, batched, position, (entries[kind] - size) // limit)
         groups.setdefault((*kind, place), []).append(position)
     return list(groups.values())
+
+
+def one_orientation(views: Sequence[MatrixView]) -> list[MatrixView]:
+    """Return the views of a stack, transposed where they are not as the first.
+
+    The polar factor of a transposed matrix is the transposed polar factor.
+
+    Example:
+        >>> kernels = MatrixView.of_last_axes((8, 4)), MatrixView.of_last_axes((4, 8))
+        >>> [view.matrix_shape for view in one_orientation(kernels)]
+        [(1, 8, 4), (1, 8, 4)]
+    """
+    fan_in = views[0].fan_in
+    return [view if view.fan_in == fan_in else view.turned for view in views]
+
+
+def _kind(view: MatrixView) -> tuple[int, int]:
+    """Return the extents of the matrices that may share a stack with these."""
+    fans = (view.fan_in, view.fan_out)
+    small = view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU
+    return (min(fans), max(fans)) if small else fans
 
 
 def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int:

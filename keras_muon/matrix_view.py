@@ -10,7 +10,7 @@ import itertools
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from keras_muon.messages import unknown_name
 
@@ -128,6 +128,16 @@ class MatrixView:
     def matrix_shape(self) -> tuple[int, int, int]:
         """(batch, fan_in, fan_out)."""
         return (self.batch, self.fan_in, self.fan_out)
+
+    @property
+    def turned(self) -> Self:
+        """The view of the transposed matrices.
+
+        Example:
+            >>> MatrixView((8, 20), in_axes=(0,), out_axes=(1,)).turned.matrix_shape
+            (1, 20, 8)
+        """
+        return dataclasses.replace(self, in_axes=self.out_axes, out_axes=self.in_axes)
 
     def to_json(self) -> dict[str, list[int]]:
         """Return the view as a dictionary of plain lists."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_muon.batching import one_orientation
 from keras_muon.muon_direction import polar_factors
 from keras_muon.state import is_narrow
 
@@ -54,12 +55,14 @@ def step_matrices_in_place(
     if optimizer.nesterov:
         updates = torch._foreach_add(gradients, states, alpha=momentum)
     views = [optimizer.routes[index].matrix_view for index in indices]
-    factors = polar_factors(updates, views, plan=optimizer.plan_of(indices))
-    scale = rate * optimizer.scale(views[0].fan_in, views[0].fan_out)
+    factors = polar_factors(
+        updates, one_orientation(views), plan=optimizer.plan_of(indices)
+    )
     weights = [variable.value for variable in variables]
     _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
-    for weight, factor in zip(weights, factors, strict=True):
-        weight.addcmul_(factor, scale, value=-1.0)
+    for weight, factor, view in zip(weights, factors, views, strict=True):
+        scale = optimizer.scale(view.fan_in, view.fan_out)
+        weight.addcmul_(factor, rate, value=-scale)
 
 
 def step_by_adamw_in_place(

@@ -106,10 +106,41 @@ def test_stacks_keep_the_order_of_their_first_members():
     assert stacks(chosen, ["float32"] * 4, True) == [[0, 2], [1, 3]]
 
 
-def test_stacks_never_join_a_matrix_and_its_transpose():
-    """20 x 8 is not 8 x 20, though the kernels hold as many numbers."""
-    wide = MatrixView((20, 8), (1,), (0,))
-    assert stacks([VIEWS["narrow"], wide], ["float32"] * 2, True) == [[0], [1]]
+def test_small_matrices_share_a_stack_with_transposed_ones():
+    """8 x 20 and 20 x 8 go together, 10 x 16 with as many entries does not."""
+    chosen = [MatrixView(shape, (0,), (1,)) for shape in ((8, 20), (10, 16), (20, 8))]
+    assert stacks(chosen, ["float32"] * 3, True) == [[0, 2], [1]]
+
+
+def test_large_matrices_share_no_stack_with_transposed_ones():
+    """A transposed copy of them would cost more than a second graph."""
+    chosen = [MatrixView(shape, (0,), (1,)) for shape in ((512, 1024), (1024, 512))]
+    assert stacks(chosen, ["float32"] * 2, True) == [[0], [1]]
+
+
+ORIENTATIONS = {
+    "wide": MatrixView.of_last_axes((8, 20)),
+    "tall": MatrixView.of_last_axes((20, 8)),
+    "experts": MatrixView.of_last_axes((3, 20, 8)),
+    "next": MatrixView((8, 2, 10), (0,), (1, 2)),
+}
+
+
+@pytest.mark.parametrize("scaling", ["moonlight", "mup"])
+def test_transposed_members_move_as_they_would_alone(rng, scaling):
+    """Also where the factor of a step differs between wide and tall matrices."""
+    start = {n: rng.normal(size=v.shape) for n, v in ORIENTATIONS.items()}
+    gradients = [rng.normal(size=view.shape) for view in ORIENTATIONS.values()]
+    moved = []
+    for batched, stacked in ((False, [1, 1, 3, 1]), (True, [6])):
+        variables = [keras.Variable(value, name=name) for name, value in start.items()]
+        optimizer = Muon(0.1, scaling=scaling, batched=batched, routes=ORIENTATIONS)
+        optimizer.build(variables)
+        assert [count for count, _ in optimizer.plans] == stacked
+        optimizer.apply([keras.ops.convert_to_tensor(g, "float32") for g in gradients])
+        moved.append([keras.ops.convert_to_numpy(v.value) for v in variables])
+    for alone, together in zip(*moved, strict=True):
+        np.testing.assert_allclose(together, alone, atol=TOLERANCE)
 
 
 def test_stacks_never_join_two_dtypes():
