@@ -54,7 +54,8 @@ def _wake(backend: str, jit: bool) -> None:
     What a process prepares once, or imports late, is not in anyone's first call.
     """
     for name in names_on(backend):
-        contender(name, backend, [gradient(WAKING, 0)], jit).step()
+        # Two: a stack goes through other parts of a compiler than one matrix.
+        contender(name, backend, [gradient(WAKING, 0)] * 2, jit).step()
 
 
 def _first_step(one: Contender, polars: Sequence[np.ndarray]) -> dict[str, Any]:
