@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_muon import Muon
 from keras_muon.export.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -77,6 +79,26 @@ def test_first_command_installs_declared_extras_and_runs_the_quickstart(tmp_path
     assert "keras_muon.Muon" in output
     assert "Saved, loaded, trained" in output
     assert (tmp_path / "quickstart.png").stat().st_size > 10_000
+
+
+def table_rows(text):
+    """Return the cells of every table's body in a text, whatever their widths."""
+    lines = [line for line in text.splitlines() if line.startswith("│")]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines]
+
+
+def test_quoted_routes_and_plans_are_the_quickstart_s(monkeypatch):
+    """As on JAX: in float32, whatever this backend would choose."""
+    monkeypatch.setattr(sys, "argv", ["quickstart.py"])
+    script = runpy.run_path(str(ROOT / "examples" / "quickstart.py"))
+    *sizes, _ = script["SIZES"]["small"]
+    model = script["build_gpt"](*sizes)
+    optimizer = Muon.for_model(model, compute_dtype="float32")
+    optimizer.build(model.trainable_variables)
+    texts = []
+    optimizer.describe(print_fn=texts.append)
+    (quoted,) = [b for b in blocks(README, "text") if "Newton-Schulz" in b]
+    assert table_rows(quoted) == table_rows(texts[0])
 
 
 def run_quickstart(folder, path):
