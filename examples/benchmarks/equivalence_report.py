@@ -7,10 +7,19 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from cases import CASES, COMPRESSED_SCHEDULE, DTYPES, NEARLY_EMPTY
+from cases import (
+    CASES,
+    COMPRESSED_SCHEDULE,
+    DTYPES,
+    NEARLY_EMPTY,
+    inputs,
+    moved_by_last_bits,
+)
 from differences import Results, limit, pairwise, worst
 from implementations import key
 from rich.table import Table
+
+from keras_muon.schedules import SCHEDULES
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -35,15 +44,21 @@ def pair_table(title: str, names: Sequence[str], matrix: np.ndarray) -> Table:
 
 def case_table(results: Results, schedules: Sequence[str], dtype: str) -> Table:
     """Return the largest difference of any pair, by case and schedule."""
-    title = f"largest difference of any pair, {dtype}; the limit is for jordan"
+    title = (
+        f"largest difference of any pair, {dtype}; the limit is for jordan, and so is\n"
+        "what the last bits of the input move the exact answer by"
+    )
+    jordan = SCHEDULES["jordan"].take()
     table = Table(title=title, title_justify="left")
     table.add_column("case")
     for schedule in schedules:
         table.add_column(schedule, justify="right")
     table.add_column("limit", justify="right")
+    table.add_column("last bits", justify="right")
     for case, row in zip(CASES, by_case(results, schedules, dtype), strict=True):
-        entries = (short(difference) for difference in row)
-        table.add_row(case, *entries, short(limit(dtype, case)))
+        last_bits = moved_by_last_bits(inputs(dtype)[case], jordan)
+        entries = [*row, limit(dtype, case), last_bits]
+        table.add_row(case, *map(short, entries))
     return table
 
 
