@@ -16,8 +16,8 @@ Source: the range finder of Halko, Martinsson and Tropp 2011, arXiv:0909.4061, a
 norms before Newton-Schulz: Grishina et al. 2025, arXiv:2506.10935 (CANS).
 """
 
+from keras_muon.admissible import Triple
 from keras_muon.newton_schulz import (
-    SMALLEST_NORMAL,
     Matrix,
     MatrixOps,
     iterated,
@@ -26,6 +26,10 @@ from keras_muon.newton_schulz import (
     segment,
 )
 from keras_muon.plan import Leading, Plan, Side
+
+# Of the Schatten-8 norm. Compression leaves 1e-12 of a matrix of norm 1 at least, so
+# only one of zeros has less. Far enough from the smallest normal number to be divided.
+SMALLEST_FOURTH_POWER = 2.0**-100
 
 
 def polar_factors(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
@@ -89,17 +93,36 @@ def _iterated_from_schatten(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
 
     The Gram matrix and its square, which tell the norm, are those of the first step.
     """
-    dtype = plan.compute_dtype
     gram = ops.gram(x, plan.side)
-    norm = ops.at_least(ops.frobenius_norm(gram), SMALLEST_NORMAL)
-    gram = ops.divided(gram, norm, dtype)
     square = ops.squared(gram)
-    norm_of_square = ops.at_least(ops.frobenius_norm(square), SMALLEST_NORMAL)
-    root = ops.root(norm_of_square)
-    gram = ops.divided(gram, root, dtype)
-    square = ops.divided(square, norm_of_square, dtype)
-    schatten = ops.multiplied(ops.root(norm), ops.root(root))
-    x = ops.divided(x, schatten, dtype)
+    # |X|_8 to the fourth power, and to the second.
+    fourth = ops.at_least(ops.frobenius_norm(square), SMALLEST_FOURTH_POWER)
+    second = ops.root(fourth)
+    x = ops.divided(x, ops.root(second), plan.compute_dtype)
     first, *others = plan.segments
-    x = segment(x, first, plan.side, ops, gram=gram, square=square)
+    inner = _first_inner(first[0], gram, second, square, fourth, ops)
+    if len(first) > 1:
+        gram = ops.divided(gram, second, plan.compute_dtype)
+    x = segment(x, first, plan.side, ops, gram=gram, inner=inner)
     return iterated(x, others, plan.side, ops)
+
+
+def _first_inner(
+    triple: Triple,
+    gram: Matrix,
+    second: Matrix,
+    square: Matrix,
+    fourth: Matrix,
+    ops: MatrixOps,
+) -> Matrix:
+    """b R + c R R of the matrix that is divided, from those of the one that is not.
+
+    (b / c s^2 R + R R) / (s^4 / c): three passes over a matrix, not six.
+    """
+    _, b, c = triple
+    dtype = ops.dtype_of(gram)
+    if not c:
+        return ops.divided(gram, ops.scaled(1.0 / b, second), dtype)
+    linear = ops.multiplied(gram, ops.scaled(b / c, second))
+    total = ops.combined(1.0, linear, 1.0, square)
+    return ops.divided(total, ops.scaled(1.0 / c, fourth), dtype)

@@ -159,7 +159,7 @@ def segment(
     ops: MatrixOps,
     *,
     gram: Matrix = None,
-    square: Matrix = None,
+    inner: Matrix = None,
 ) -> Matrix:
     """Return X after one step per triple, all taken from one Gram matrix R = X X^T.
 
@@ -172,14 +172,15 @@ def segment(
         triples: One (a, b, c) per step.
         side: Side of the Gram matrix.
         ops: The carrier.
-        gram: R, if it is known.
-        square: R R, if it is known.
+        gram: R, if it is known. It is not asked for if there is one triple with a
+            known H.
+        inner: H of the first triple, if it is known.
     """
     gram = ops.gram(x, side) if gram is None else gram
     identity, total = 1.0, None
     for position, (a, b, c) in enumerate(triples, start=1):
-        inner = _inner(b, c, gram, square, ops)
-        square = None
+        if inner is None:
+            inner = _inner(b, c, gram, ops)
         if position < len(triples):
             half = ops.symmetric(a, gram, 1.0, inner, gram)
             gram = ops.symmetric(a, half, 1.0, inner, half)
@@ -188,16 +189,12 @@ def segment(
         else:
             linear = ops.combined(a, total, identity, inner)
             total = ops.symmetric(1.0, linear, 1.0, inner, total)
-        identity *= a
+        identity, inner = identity * a, None
     return ops.applied(identity, total, x, side)
 
 
-def _inner(
-    b: float, c: float, gram: Matrix, square: Matrix | None, ops: MatrixOps
-) -> Matrix:
+def _inner(b: float, c: float, gram: Matrix, ops: MatrixOps) -> Matrix:
     """b R + c R R; a cubic step (c = 0) needs one product less."""
     if not c:
         return ops.scaled(b, gram)
-    if square is not None:
-        return ops.combined(b, gram, c, square)
     return ops.symmetric(b, gram, c, gram, gram)
