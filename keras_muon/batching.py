@@ -17,6 +17,11 @@ MOST_STACKED = 2**26
 LEAST_STACKED_ON_CPU = 2**22
 SHARE_STACKED_ON_CPU = 1 / 8
 
+# Without XLA, which fuses what surrounds the iteration, four copies are. 4 blocks of
+# GPT-2 small take 1.33 times the bytes of their momenta, state included.
+LEAST_STACKED_WITHOUT_XLA = 2**20
+SHARE_STACKED_WITHOUT_XLA = 1 / 16
+
 Batched = str | bool
 
 
@@ -28,7 +33,11 @@ def check_batched(batched: object) -> Batched:
 
 
 def stacks(
-    views: Sequence[MatrixView], dtypes: Sequence[str], batched: Batched
+    views: Sequence[MatrixView],
+    dtypes: Sequence[str],
+    batched: Batched,
+    *,
+    xla: bool = True,
 ) -> list[list[int]]:
     """Group matrices of equal (fan_in, fan_out, dtype), whatever their kernels' ranks.
 
@@ -41,6 +50,7 @@ def stacks(
         batched: True to stack all, False none, `"auto"` those that gain, in stacks of
             limited size: all on accelerators; on CPUs the small ones, and where a
             graph is compiled also the large ones, for it to stay small.
+        xla: Whether XLA compiles the graph, where TensorFlow has the choice.
 
     Returns:
         Lists of positions, in the order of their first member.
@@ -50,7 +60,7 @@ def stacks(
         >>> stacks([square, square], ["float32", "float32"], True)
         [[0, 1]]
     """
-    limit = _most_stacked(views)
+    limit = _most_stacked(views, xla)
     groups: dict[tuple, list[int]] = {}
     entries: dict[tuple, int] = {}
     for position, (view, dtype) in enumerate(zip(views, dtypes, strict=True)):
@@ -102,9 +112,11 @@ def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int
     return stack if keras.backend.backend() != "torch" else position
 
 
-def _most_stacked(views: Sequence[MatrixView]) -> int:
+def _most_stacked(views: Sequence[MatrixView], xla: bool) -> int:
     """Return the entries of a stack of large matrices."""
     if runs_on_accelerator():
         return MOST_STACKED
     entries = sum(view.batch * view.fan_in * view.fan_out for view in views)
-    return max(LEAST_STACKED_ON_CPU, int(SHARE_STACKED_ON_CPU * entries))
+    if xla:
+        return max(LEAST_STACKED_ON_CPU, int(SHARE_STACKED_ON_CPU * entries))
+    return max(LEAST_STACKED_WITHOUT_XLA, int(SHARE_STACKED_WITHOUT_XLA * entries))

@@ -11,7 +11,6 @@ from keras_muon.base_arguments import check_base_arguments
 from keras_muon.batching import check_batched, stacks
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.description import print_description
-from keras_muon.find_model import may_compile_with_xla
 from keras_muon.messages import require_flag, require_number, unknown_name
 from keras_muon.plan import Plan
 from keras_muon.planning import check_compute_dtype, planned
@@ -261,7 +260,7 @@ class Muon(BucketedOptimizer):
                 self.ns_steps,
                 wide,
                 self.compute_dtype,
-                xla=self._xla,
+                xla=self.may_use_xla,
             )
         return self._plans[key]
 
@@ -304,7 +303,6 @@ class Muon(BucketedOptimizer):
         # Decided once, not at every step of eager torch.
         object.__setattr__(self, "_groups", {})
         object.__setattr__(self, "_plans", {})
-        object.__setattr__(self, "_xla", may_compile_with_xla(variables))
         self._momenta, self._velocities, self._masters = [], [], []
         for variable, route in zip(variables, routes, strict=True):
             # Keras assigns the "gradient" of such a variable itself (float8 scales).
@@ -331,6 +329,7 @@ class Muon(BucketedOptimizer):
             [self.routes[indices[i]].matrix_view for i in matrices],
             [state_dtype(self._trainable_variables[indices[i]]) for i in matrices],
             self.batched,
+            xla=self.may_use_xla,
         )
         others: dict[Any, list[int]] = {}
         for i, n in enumerate(indices):

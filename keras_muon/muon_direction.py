@@ -6,6 +6,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_muon.in_turn import in_turn
 from keras_muon.kernels import from_matrices, to_matrices
 from keras_muon.matrix_view import MatrixView
 from keras_muon.opaque_values import is_compiled_on_cpu, opaque_parts
@@ -37,15 +38,19 @@ def polar_factors(
     Returns:
         Tensors of the kernels' shapes.
     """
+
+    def scaled(matrices: Tensor) -> Tensor:
+        factor = polar_factor(matrices, plan)
+        return factor if scale is None else ops.cast(factor, matrices.dtype) * scale
+
+    if plan.loop == "apart" and all(view.batch == 1 for view in views):
+        matrices = [to_matrices(u, v) for u, v in zip(updates, views, strict=True)]
+        factors = in_turn(matrices, scaled)
+        return [from_matrices(f, v) for f, v in zip(factors, views, strict=True)]
     stack = _stacked(updates, views)
-
-    def orthogonalized() -> Tensor:
-        factor = polar_factor(stack, plan)
-        return factor if scale is None else ops.cast(factor, stack.dtype) * scale
-
     if due is None:
-        return _unstacked(orthogonalized(), views)
-    return _unstacked(ops.cond(due, orthogonalized, lambda: stack), views)
+        return _unstacked(scaled(stack), views)
+    return _unstacked(ops.cond(due, lambda: scaled(stack), lambda: stack), views)
 
 
 def _stacked(updates: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:

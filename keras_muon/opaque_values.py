@@ -39,12 +39,17 @@ def after(before: Variable, tensors: Sequence[Tensor]) -> list[Tensor]:
         before: A variable with an entry at least.
         tensors: Tensors of one dtype.
     """
-    value = ops.convert_to_tensor(before)
-    entry = value[(0,) * len(value.shape)]
+    entry = entry_of(before)
     # Never true, whatever the entry: an infinity passes nothing on either.
     impossible = ops.logical_and(ops.isnan(entry), ops.isfinite(entry))
     zero = ops.cast(impossible, tensors[0].dtype)
     return [tensor + zero for tensor in tensors]
+
+
+def entry_of(variable: Variable) -> Tensor:
+    """Return the first entry of a variable's value."""
+    value = ops.convert_to_tensor(variable)
+    return value[(0,) * len(value.shape)]
 
 
 def opaque_parts(stack: Tensor, counts: Sequence[int]) -> list[Tensor]:

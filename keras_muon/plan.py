@@ -24,6 +24,10 @@ from keras_muon.schedules import Schedule
 Side = Literal["in", "out"]
 Segments = tuple[tuple[Triple, ...], ...]
 
+# How large matrices of one shape follow each other: not at all, in a loop that writes
+# factors into the stack, or apart, without a stack.
+Loop = Literal["none", "in_stack", "apart"]
+
 # Steps that share a Gram matrix amplify its rounding by the square of their slope at
 # zero. Up to a slope of 100 the float32 error stays that of single steps: 3e-6 beside
 # 2e-6 on momenta of a GPT of width 256, where five steps at once (slope 493) have 1e-4.
@@ -93,7 +97,7 @@ class Plan:
         compute_dtype: Dtype of the products.
         panels: Number of column panels of a symmetric product; 1 computes it whole.
         leading: How leading singular values are compressed first; None if they are not.
-        one_by_one: Whether the matrices of a stack follow one after the other.
+        loop: How the matrices of a stack follow each other.
         reason: Why this plan and no other.
 
     Example:
@@ -109,7 +113,7 @@ class Plan:
     compute_dtype: str
     panels: int = 1
     leading: "Leading | None" = None
-    one_by_one: bool = False
+    loop: Loop = "none"
     reason: str = ""
 
     @property
@@ -167,7 +171,7 @@ def plan_for(
     *,
     steps: int | None = None,
     shared: bool = True,
-    one_by_one: bool = False,
+    loop: Loop = "none",
     panelled: bool = False,
 ) -> Plan:
     """Return the plan with the fewest operations that loses no precision.
@@ -180,7 +184,7 @@ def plan_for(
         steps: Number of steps; None is the schedule's. With a number, nothing is
             compressed.
         shared: Whether steps may share a Gram matrix.
-        one_by_one: Whether the matrices of a stack follow one after the other.
+        loop: How the matrices of a stack follow each other.
         panelled: Whether a large symmetric product is faster in panels: on a CPU, for
             single matrices.
 
@@ -200,7 +204,7 @@ def plan_for(
     triples = schedule.compressed if compress else schedule.take(steps)
     steepest = STEEPEST_COMPRESSED_SEGMENT if compress else STEEPEST_SEGMENT
     plan = _segmented(
-        Plan(fan_in, fan_out, (), compute_dtype, panels, one_by_one=one_by_one),
+        Plan(fan_in, fan_out, (), compute_dtype, panels, loop=loop),
         triples,
         steepest.get(compute_dtype, 0.0) if shared else None,
     )

@@ -7,16 +7,19 @@ from keras import ops
 
 from keras_muon.compression import polar_factors
 from keras_muon.devices import multiplies_bfloat16, runs_on_accelerator
+from keras_muon.in_turn import in_turn, in_turn_within
 from keras_muon.keras_ops import KerasOps, wide_dtype
 from keras_muon.messages import unknown_name
 from keras_muon.plan import (
     LARGEST_STACKED_ON_CPU,
     SMALLEST_NARROW,
     SMALLEST_NARROW_STACKED,
+    Loop,
     Plan,
     plan_for,
 )
 from keras_muon.schedules import Schedule
+from keras_muon.tensorflow_ops import TensorflowOps
 from keras_muon.torch_ops import TorchOps
 
 Tensor = Any
@@ -33,14 +36,18 @@ def polar_factor(matrices: Tensor, plan: Plan) -> Tensor:
 
     Returns:
         A tensor of the same shape, in the dtype of the products; in float32 or float64
-        where a loop writes the factors into the stack.
+        where a loop goes through a stack.
     """
     wide, verbs = ops.cast(matrices, wide_dtype(matrices)), carrier(plan)
-    if not plan.one_by_one:
+    if plan.loop == "none" or len(wide.shape) == 2:
         return polar_factors(wide, plan, verbs)
-    if keras.backend.backend() == "torch":
-        return ops.stack([polar_factors(matrix, plan, verbs) for matrix in wide])
-    return _one_after_the_other(wide, plan, verbs)
+
+    def factor(matrix: Tensor) -> Tensor:
+        return ops.cast(polar_factors(matrix, plan, verbs), matrix.dtype)
+
+    if plan.loop == "in_stack":
+        return in_turn_within(wide, factor)
+    return ops.stack(in_turn(ops.unstack(wide), factor))
 
 
 def planned(
@@ -79,32 +86,25 @@ def planned(
         schedule,
         compute_dtype,
         steps=steps,
-        one_by_one=bool(stack) and alone,
+        loop=_loop(xla) if stack and alone else "none",
         panelled=alone and keras.backend.backend() == "torch",
     )
 
 
-def _one_after_the_other(stack: Tensor, plan: Plan, verbs: KerasOps) -> Tensor:
-    """Replace the matrices of a stack by their factors.
+def _loop(xla: bool) -> Loop:
+    """Return the loop in which this backend computes large matrices on a CPU.
 
-    One graph for all, compiled once. A loop that filled a second stack would need
-    twice the memory.
+    XLA writes into a stack where it is; TensorFlow without it would copy the stack.
     """
-    count, *fans = stack.shape
-
-    def body(number: Tensor, stack: Tensor) -> Tensor:
-        start = (number, 0, 0)
-        matrix = ops.reshape(ops.slice(stack, start, (1, *fans)), fans)
-        factor = ops.cast(polar_factors(matrix, plan, verbs), stack.dtype)
-        return ops.slice_update(stack, start, ops.reshape(factor, (1, *fans)))
-
-    return ops.fori_loop(0, count, body, stack)
+    apart = {"jax": False, "tensorflow": not xla, "torch": True}
+    return "apart" if apart[keras.backend.backend()] else "in_stack"
 
 
 def carrier(plan: Plan) -> KerasOps:
     """Return the verbs of this backend, with the panels that a plan wants."""
-    torch = keras.backend.backend() == "torch"
-    return TorchOps(plan.panels) if torch else KerasOps()
+    if keras.backend.backend() == "torch":
+        return TorchOps(plan.panels)
+    return TensorflowOps() if keras.backend.backend() == "tensorflow" else KerasOps()
 
 
 def check_compute_dtype(compute_dtype: object) -> str:

@@ -196,6 +196,18 @@ def test_stacks_of_large_matrices_are_limited(monkeypatch, accelerator, entries)
     assert stacks(chosen, ["float32"] * len(chosen), "auto") == expected
 
 
+def test_stacks_are_smaller_where_nothing_is_fused(monkeypatch):
+    """TensorFlow without XLA holds more copies of a stack at a time."""
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    large = MatrixView((1024, 1024), (0,), (1,))
+    sizes = [
+        [len(s) for s in stacks([large] * n, ["float32"] * n, "auto", xla=False)]
+        for n in (3, 64)
+    ]
+    assert sizes == [[1] * 3, [4] * 16]
+
+
 def test_deep_models_have_no_more_stacks_than_others(monkeypatch):
     """Each stack is a part of the graph: on a CPU they grow with the model, too."""
     monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)

@@ -51,6 +51,9 @@ def test_outside_of_graphs_nothing_is_compiled():
     assert not is_compiled_on_cpu(ops.zeros(2))
 
 
+SHAPES = [(384, 384), (384, 768), (768, 384)]
+
+
 def planned_memory(monkeypatch, layers, in_turn):
     """Temporary bytes of a step over those of its momenta, as XLA plans them."""
     import jax
@@ -60,8 +63,7 @@ def planned_memory(monkeypatch, layers, in_turn):
         monkeypatch.setattr(
             "keras_muon.bucketed_optimizer.after", lambda _, gradients: gradients
         )
-    shapes = [(384, 384), (384, 768), (768, 384)] * layers
-    variables = [keras.Variable(np.zeros(shape, "float32")) for shape in shapes]
+    variables = [keras.Variable(np.zeros(s, "float32")) for s in SHAPES * layers]
     optimizer = Muon(routes={".*": "muon"})
     optimizer.build(variables)
     given = [
@@ -89,3 +91,46 @@ def test_a_step_needs_half_of_the_momenta_for_a_while(monkeypatch):
 def test_buckets_side_by_side_would_need_more(monkeypatch):
     """The guard can fail: without waiting, all buckets are alive at once."""
     assert planned_memory(monkeypatch, layers=8, in_turn=False) > 0.8
+
+
+tensorflow_only = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="TensorFlow alone has the choice"
+)
+
+
+def used_without_xla(monkeypatch, layers, in_turn):
+    """Temporary bytes of a step over those of its momenta, counted by TensorFlow."""
+    import tensorflow as tf
+
+    monkeypatch.setattr(
+        batching, "LEAST_STACKED_WITHOUT_XLA", 2 * LARGEST_STACKED_ON_CPU
+    )
+    if not in_turn:
+        monkeypatch.setattr("keras_muon.bucketed_optimizer._is_large", lambda _: False)
+    variables = [keras.Variable(np.zeros(s, "float32")) for s in SHAPES * layers]
+    optimizer = Muon(routes={".*": "muon"})
+    optimizer.build(variables)
+    object.__setattr__(optimizer, "may_use_xla", False)
+    gradients = [tf.ones(v.shape) for v in variables]
+    step = tf.function(lambda: optimizer.apply(gradients))
+    for _ in range(2):
+        step()
+    tf.config.experimental.reset_memory_stats("CPU:0")
+    before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+    step()
+    peak = tf.config.experimental.get_memory_info("CPU:0")["peak"]
+    return (peak - before) / sum(4 * v.shape[0] * v.shape[1] for v in variables)
+
+
+@tensorflow_only
+def test_buckets_follow_each_other_without_xla_too(monkeypatch):
+    """State and temporaries stay below 1.5 times the momenta."""
+    used = used_without_xla(monkeypatch, layers=24, in_turn=True)
+    assert used < 0.5, used
+
+
+@tensorflow_only
+def test_without_turns_and_xla_more_is_used(monkeypatch):
+    """The guard can fail."""
+    used = used_without_xla(monkeypatch, layers=24, in_turn=False)
+    assert used > 0.8, used

@@ -12,8 +12,8 @@ YOU = SCHEDULES["you"]
 LARGE = (256, 257)
 
 
-def planned(shape):
-    return planning.planned(shape, YOU, None, "float32", "float32")
+def planned(shape, xla=True):
+    return planning.planned(shape, YOU, None, "float32", "float32", xla=xla)
 
 
 @pytest.mark.parametrize(
@@ -31,14 +31,21 @@ def test_large_stacks_follow_one_by_one_on_a_cpu(
     """A CPU has nothing to do in parallel; what is small or alone needs no loop."""
     assert LARGEST_STACKED_ON_CPU == 256 * 256
     monkeypatch.setattr(planning, "runs_on_accelerator", lambda: accelerator)
-    assert planned(shape).one_by_one is expected
+    assert (planned(shape).loop != "none") is expected
 
 
-def test_one_by_one_gives_what_each_gives_alone(rng):
-    """The loop keeps order and values of a stack."""
+@pytest.mark.parametrize("xla", [True, False])
+def test_a_loop_writes_into_the_stack_where_xla_does_so_in_place(backend, xla):
+    """Eager torch, and TensorFlow without XLA, need no stack."""
+    in_stack = backend == "jax" or (backend == "tensorflow" and xla)
+    assert planned((3, *LARGE), xla).loop == ("in_stack" if in_stack else "apart")
+
+
+@pytest.mark.parametrize("xla", [True, False])
+def test_a_loop_gives_what_each_gives_alone(rng, xla):
+    """It keeps order and values of a stack."""
     stack = rng.normal(size=(3, *LARGE)).astype("float32")
-    plan = planned(stack.shape)
-    assert plan.one_by_one
+    plan = planned(stack.shape, xla)
     result = planning.polar_factor(keras.ops.convert_to_tensor(stack), plan)
     result = keras.ops.convert_to_numpy(result)
     for matrix, factor in zip(stack, result, strict=True):

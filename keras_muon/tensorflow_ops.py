@@ -1,0 +1,30 @@
+"""MatrixOps on TensorFlow, without the copies that it would make where XLA does not."""
+
+from typing import Any
+
+from keras_muon.keras_ops import KerasOps, wide_dtype
+from keras_muon.plan import Side
+
+Tensor = Any
+
+
+class TensorflowOps(KerasOps):
+    """The same verbs where TensorFlow has an operation for a diagonal or an extreme."""
+
+    def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
+        import tensorflow as tf
+
+        wide = wide_dtype(total)
+        if wide == self.dtype_of(total):
+            return super().applied(identity, total, x, side)
+        diagonal = self.cast(tf.linalg.diag_part(total), wide) + identity
+        factor = tf.linalg.set_diag(total, self.cast(diagonal, self.dtype_of(total)))
+        left, right = (factor, x) if side == "in" else (x, factor)
+        return tf.matmul(left, right)
+
+    def largest_entry(self, x: Tensor) -> Tensor:
+        import tensorflow as tf
+
+        # Without a copy of the absolute values.
+        smallest = tf.reduce_min(x, axis=(-2, -1), keepdims=True)
+        return tf.maximum(tf.reduce_max(x, axis=(-2, -1), keepdims=True), -smallest)
