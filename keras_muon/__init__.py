@@ -32,6 +32,10 @@ _HOMES = {
     "register_views": "declared_views",
 }
 
+# Names whose modules import Keras. It must be there before: at the end of its own
+# import Keras loads Muon, which needs these modules whole.
+_ON_KERAS = {"Muon", "orthogonalize", "register_views"}
+
 __all__ = [
     "SCHEDULES",
     "MatrixView",
@@ -48,6 +52,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name in _ON_KERAS:
+        importlib.import_module("keras")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value
     return value

@@ -49,6 +49,13 @@ def test_muon_is_registered_and_the_hook_is_gone(backend, order):
     assert printed == ["True", "False", "SourceFileLoader", "False"]
 
 
+@pytest.mark.parametrize("name", [*keras_muon.__all__, "muon"])
+def test_every_name_may_be_imported_first(backend, name):
+    """`register_views` could not: Keras asked for its half imported module."""
+    code = f"from keras_muon import {name}\nprint({name}.__class__.__name__)"
+    assert len(run_python(code, backend=backend)) == 1
+
+
 LOADED = """
 import sys
 import keras_muon
