@@ -144,9 +144,8 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             before = None
             for bucket in self.buckets(indices):
                 variables = [trainable_variables[i] for i in bucket]
-                gradients = [grads[i] for i in bucket]
                 chosen = [indices[i] for i in bucket]
-                with self._in_turn(gradients, before) as gradients:
+                with self._in_turn([grads[i] for i in bucket], before) as gradients:
                     self.update_bucket(chosen, gradients, variables, learning_rate)
                 before = variables[-1] if _is_large(variables[-1]) else before
 

@@ -60,13 +60,17 @@ def print_description(
 
 
 def _plan_table(plans: Sequence[tuple[int, Plan]]) -> Table:
-    """Return one row per kind of plan: for how many matrices, how, at what cost."""
+    """Return one row per kind of plan: for how many matrices, how, at what cost.
+
+    That is operations, and bytes to and from memory, of the products.
+    """
     table = Table(title=Text("Newton-Schulz"), title_justify="left")
     for name in ("in x out", "matrices"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Gram matrices")
     table.add_column("dtype", no_wrap=True)
-    table.add_column("GFLOP", justify="right", no_wrap=True)
+    for name in ("GFLOP", "MB"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
     counts: dict[Plan, int] = {}
     for matrices, plan in plans:
@@ -78,11 +82,22 @@ def _plan_table(plans: Sequence[tuple[int, Plan]]) -> Table:
             str(matrices),
             f"{len(plan.segments)} for {plan.steps} steps{panels}",
             plan.compute_dtype,
-            f"{matrices * plan.flops / 1e9:.3g}",
+            _short(matrices * plan.flops / 1e9),
+            _short(matrices * plan.bytes_moved / 1e6),
             plan.reason,
         )
         table.add_row(*map(Text, row))
     return table
+
+
+def _short(number: float) -> str:
+    """Return three digits, or all before the point.
+
+    Example:
+        >>> _short(0.50332), _short(12345.6)
+        ('0.503', '12,346')
+    """
+    return f"{number:.3g}" if number < 1000 else f"{number:,.0f}"
 
 
 def _row(route: Route, scaling: Scaling) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
-"""Plans: which steps share a Gram matrix, and how many operations that takes."""
+"""Plans: which steps share a Gram matrix, and what operations and bytes that takes."""
 
 import inspect
 
 import numpy as np
 import pytest
-from counting_carrier import CountingOps
+from counting_carrier import CountingOps, Extents
 
 from keras_muon import SCHEDULES, Schedule
 from keras_muon.compression import polar_factors
@@ -45,8 +45,9 @@ def test_a_plan_counts_what_the_iteration_multiplies(schedule, fans, dtype):
     """The sum over a plan's products is what a carrier is asked for."""
     plan = plan_for(*fans, schedule, dtype)
     ops = CountingOps()
-    assert polar_factors(fans, plan, ops) == fans
+    assert polar_factors(Extents(fans), plan, ops) == fans
     assert plan.flops == ops.flops
+    assert plan.bytes_moved == ops.bytes_moved
     compressed = bool(schedule.compressed) and min(fans) >= 384
     assert compressed == (plan.leading is not None)
     assert plan.steps == len(schedule.compressed if compressed else schedule.take())
@@ -56,7 +57,7 @@ def test_a_plan_counts_panels_as_they_are_asked_for():
     """Five eighths of every symmetric product; small ones are never in panels."""
     plan = plan_for(768, 1536, YOU, "float32", panelled=True)
     ops = CountingOps(share=5 / 8)
-    polar_factors((768, 1536), plan, ops)
+    polar_factors(Extents((768, 1536)), plan, ops)
     assert plan.flops == ops.flops
 
 
@@ -68,14 +69,15 @@ def test_the_count_notices_a_kind_of_product(left_out):
     counting = getattr(ops, left_out)
 
     def uncounted(*arguments, **others):
-        before = ops.flops
+        before = ops.flops, ops.bytes_moved
         result = counting(*arguments, **others)
-        ops.flops = before
+        ops.flops, ops.bytes_moved = before
         return result
 
     setattr(ops, left_out, uncounted)
-    polar_factors((384, 1536), plan, ops)
+    polar_factors(Extents((384, 1536)), plan, ops)
     assert plan.flops > ops.flops
+    assert plan.bytes_moved > ops.bytes_moved
 
 
 @pytest.mark.parametrize(
