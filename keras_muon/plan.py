@@ -18,7 +18,11 @@ from keras_muon.leading import (
     basis_size,
     mixing_signs,
 )
-from keras_muon.products import Product, products_of
+from keras_muon.products import (
+    Product,
+    products_of_compression,
+    products_of_steps,
+)
 from keras_muon.schedules import Schedule
 
 Side = Literal["in", "out"]
@@ -113,7 +117,20 @@ class Plan:
     @property
     def products(self) -> tuple[Product, ...]:
         """The matrix products of one matrix, in order."""
-        return tuple(products_of(self))
+        short, long = sorted((self.fan_in, self.fan_out))
+        first, dtype = self.leading, self.compute_dtype
+        compression = first and products_of_compression(
+            short, long, dtype, first.count, first.basis.products, first.values.products
+        )
+        steps = products_of_steps(
+            short,
+            long,
+            dtype,
+            self.segments,
+            panels=self.panels,
+            schatten=first is not None,
+        )
+        return (*(compression or ()), *steps)
 
     @property
     def flops(self) -> float:

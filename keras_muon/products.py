@@ -3,13 +3,11 @@
 What is scaled or added beside them is left out, as are momentum and weights.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from keras_muon.admissible import Triple
 from keras_muon.leading import GROUP
-
-if TYPE_CHECKING:
-    from keras_muon.plan import Leading, Plan
 
 # Bytes of an entry of the dtypes that products may have.
 ITEMSIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
@@ -45,24 +43,30 @@ class Product(NamedTuple):
         return self.itemsize * (self.read + self.rows * self.columns)
 
 
-def products_of(plan: "Plan") -> Iterator[Product]:
-    """Yield the products of one matrix, in order.
-
-    They are those of `keras_muon.compression` and of `newton_schulz.segment`.
+def products_of_steps(
+    short: int,
+    long: int,
+    dtype: str,
+    segments: Sequence[Sequence[Triple]],
+    *,
+    panels: int,
+    schatten: bool,
+) -> Iterator[Product]:
+    """Yield what `keras_muon.newton_schulz.segment` multiplies, for all segments.
 
     Args:
-        plan: How its polar factor is computed.
+        short: The matrix's smaller extent.
+        long: Its larger extent.
+        dtype: Dtype of the products.
+        segments: The triples of the steps that share a Gram matrix.
+        panels: In how many panels symmetric products are computed.
+        schatten: Whether R R of the first Gram matrix R is asked for in any case.
     """
-    short, long = sorted((plan.fan_in, plan.fan_out))
-    square, whole = short * short, short * long
-    size = ITEMSIZES[plan.compute_dtype]
-    share = (plan.panels + 1) / (2 * plan.panels)
-    if plan.leading:
-        yield from _products_of_compression(plan.leading, short, long, size)
-    for number, segment in enumerate(plan.segments):
+    square, whole, size = short * short, short * long, ITEMSIZES[dtype]
+    share = (panels + 1) / (2 * panels)
+    for number, segment in enumerate(segments):
         yield Product(short, long, short, whole, size, share)
-        if plan.leading and number == 0 and not segment[0][2]:
-            # For the Schatten-8 norm.
+        if schatten and number == 0 and not segment[0][2]:
             yield Product(short, short, short, square, size, share)
         for position, (_, _, c) in enumerate(segment):
             moves_on = position + 1 < len(segment)
@@ -73,15 +77,30 @@ def products_of(plan: "Plan") -> Iterator[Product]:
         yield Product(short, short, long, square + whole, size)
 
 
-def _products_of_compression(
-    leading: "Leading", short: int, long: int, size: int
+def products_of_compression(
+    short: int,
+    long: int,
+    dtype: str,
+    count: int,
+    basis: Sequence[Product],
+    values: Sequence[Product],
 ) -> Iterator[Product]:
-    whole, basis, values = short * long, short * leading.count, leading.count * long
-    yield Product(leading.count, GROUP, long, whole, size)
-    yield Product(short, long, leading.count, whole + values, size)
-    yield from leading.basis.products
-    yield Product(leading.count, short, long, basis + whole, size)
-    yield from leading.values.products
-    # Of the dtype of the update, see `keras_muon.compression.compressed`.
-    wide = max(size, ITEMSIZES["float32"])
-    yield Product(short, leading.count, long, whole + basis + values, wide)
+    """Yield what `keras_muon.compression.compressed` multiplies.
+
+    Args:
+        short: The matrix's smaller extent.
+        long: Its larger extent.
+        dtype: Dtype of the products, but the last.
+        count: Number of directions in the basis.
+        basis: What makes the basis orthonormal.
+        values: What makes the leading values equal.
+    """
+    whole, small, wide, size = short * long, short * count, count * long, ITEMSIZES
+    yield Product(count, GROUP, long, whole, size[dtype])
+    yield Product(short, long, count, whole + wide, size[dtype])
+    yield from basis
+    yield Product(count, short, long, small + whole, size[dtype])
+    yield from values
+    # In the dtype of the update.
+    widest = max(size[dtype], size["float32"])
+    yield Product(short, count, long, whole + small + wide, widest)
