@@ -1,12 +1,16 @@
 """Which matrices go through one Newton-Schulz iteration as a stack."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
+import numpy as np
 
 from keras_muon.devices import runs_on_accelerator
 from keras_muon.matrix_view import MatrixView
 from keras_muon.plan import LARGEST_STACKED_ON_CPU
+
+Tensor = Any
 
 # Entries of a stack of large matrices on an accelerator, where a few copies are alive
 # at a time: 256 MiB of float32.
@@ -84,6 +88,22 @@ def one_orientation(views: Sequence[MatrixView]) -> list[MatrixView]:
     """
     fan_in = views[0].fan_in
     return [view if view.fan_in == fan_in else view.turned for view in views]
+
+
+def per_matrix(
+    rate: Tensor, scales: Sequence[float], views: Sequence[MatrixView]
+) -> Tensor:
+    """Return what a stack is multiplied by: one number, or one per matrix.
+
+    Args:
+        rate: The learning rate.
+        scales: The step factor of each kernel.
+        views: Their matrix views.
+    """
+    if len(set(scales)) == 1:
+        return rate * scales[0]
+    factors = np.repeat(scales, [view.batch for view in views]).reshape(-1, 1, 1)
+    return rate * keras.ops.convert_to_tensor(factors, rate.dtype)
 
 
 def _kind(view: MatrixView) -> tuple[int, int]:

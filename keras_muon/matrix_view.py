@@ -6,6 +6,7 @@ independent maps (batch). It is the only source of `fan_in` and `fan_out`.
 """
 
 import dataclasses
+import functools
 import itertools
 import math
 import operator
@@ -93,43 +94,45 @@ class MatrixView:
             )
         return cls(tuple(shape), (rank - 2,), (rank - 1,), tuple(range(rank - 2)))
 
-    @property
+    # Kept once computed: eager steps ask for these of every kernel.
+
+    @functools.cached_property
     def batch(self) -> int:
         """Number of independent matrices."""
         return math.prod(self.factors[axis] for axis in self.batch_axes)
 
-    @property
+    @functools.cached_property
     def fan_in(self) -> int:
         """Entries summed over per output."""
         return math.prod(self.factors[axis] for axis in self.in_axes)
 
-    @property
+    @functools.cached_property
     def fan_out(self) -> int:
         """Outputs per matrix."""
         return math.prod(self.factors[axis] for axis in self.out_axes)
 
-    @property
+    @functools.cached_property
     def permutation(self) -> tuple[int, ...]:
         """The order of axes that brings batch, in, out together."""
         return (*self.batch_axes, *self.in_axes, *self.out_axes)
 
-    @property
+    @functools.cached_property
     def inverse_permutation(self) -> tuple[int, ...]:
         """The order of axes that undoes `permutation`."""
         order = self.permutation
         return tuple(order.index(axis) for axis in range(len(order)))
 
-    @property
+    @functools.cached_property
     def permuted_factors(self) -> tuple[int, ...]:
         """The extents after `permutation`."""
         return tuple(self.factors[axis] for axis in self.permutation)
 
-    @property
+    @functools.cached_property
     def matrix_shape(self) -> tuple[int, int, int]:
         """(batch, fan_in, fan_out)."""
         return (self.batch, self.fan_in, self.fan_out)
 
-    @property
+    @functools.cached_property
     def turned(self) -> Self:
         """The view of the transposed matrices.
 

@@ -57,6 +57,8 @@ def _stacked(updates: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:
     matrices = [to_matrices(u, v) for u, v in zip(updates, views, strict=True)]
     if len(matrices) == 1:
         return matrices[0]
+    if all(len(matrix.shape) == 2 for matrix in matrices):
+        return ops.stack(matrices)
     stacked = [m if len(m.shape) == 3 else ops.expand_dims(m, 0) for m in matrices]
     return ops.concatenate(stacked, axis=0)
 

@@ -4,12 +4,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from keras_muon.adamw import AdamWState, adamw_direction
-from keras_muon.batching import one_orientation
-from keras_muon.matrix_view import MatrixView
+from keras_muon.batching import one_orientation, per_matrix
 from keras_muon.momentum import nesterov_update
 from keras_muon.muon_direction import polar_factors
 from keras_muon.torch_steps import (
@@ -68,7 +66,7 @@ def step_matrices(
         one_orientation(views),
         plan=optimizer.plan_of(indices),
         due=_due(optimizer),
-        scale=_per_matrix(rate, scales, views),
+        scale=per_matrix(rate, scales, views),
     )
     kept = 1.0 - rate * optimizer.weight_decay if optimizer.weight_decay else None
     moves = zip(indices, variables, changes, uses, strict=True)
@@ -140,16 +138,6 @@ def _advance_momentum(
     )
     write(optimizer, state, new_state, use)
     return update
-
-
-def _per_matrix(
-    rate: Tensor, scales: Sequence[float], views: Sequence[MatrixView]
-) -> Tensor:
-    """Return what a stack is multiplied by: one number, or one per matrix."""
-    if len(set(scales)) == 1:
-        return rate * scales[0]
-    factors = np.repeat(scales, [view.batch for view in views]).reshape(-1, 1, 1)
-    return rate * ops.convert_to_tensor(factors, rate.dtype)
 
 
 def _due(optimizer: Any) -> Tensor | None:

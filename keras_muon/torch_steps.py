@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_muon.batching import one_orientation
+from keras_muon.batching import one_orientation, per_matrix
 from keras_muon.muon_direction import polar_factors
 from keras_muon.state import is_narrow
 
@@ -55,14 +55,19 @@ def step_matrices_in_place(
     if optimizer.nesterov:
         updates = torch._foreach_add(gradients, states, alpha=momentum)
     views = [optimizer.routes[index].matrix_view for index in indices]
-    factors = polar_factors(
-        updates, one_orientation(views), plan=optimizer.plan_of(indices)
-    )
+    scales = [optimizer.scale(view.fan_in, view.fan_out) for view in views]
+    turned, plan = one_orientation(views), optimizer.plan_of(indices)
     weights = [variable.value for variable in variables]
+    if len(weights) > 1:
+        scale = per_matrix(rate, scales, views)
+        changes = polar_factors(updates, turned, plan=plan, scale=scale)
+        _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
+        torch._foreach_sub_(weights, changes)
+        return
+    # A factor of bfloat16 is not copied into float32 first.
+    (factor,) = polar_factors(updates, turned, plan=plan)
     _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
-    for weight, factor, view in zip(weights, factors, views, strict=True):
-        scale = optimizer.scale(view.fan_in, view.fan_out)
-        weight.addcmul_(factor, rate, value=-scale)
+    weights[0].addcmul_(factor, rate, value=-scales[0])
 
 
 def step_by_adamw_in_place(
