@@ -32,6 +32,7 @@ from equivalence_report import (
 from implementations import BACKENDS, IMPLEMENTATIONS, MODULES
 from processes import missing
 from rich.console import Console
+from step_report import wide_console
 
 from keras_muon.schedules import SCHEDULES
 
@@ -74,7 +75,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, print, write; return the exit code."""
     options = parsed(arguments)
-    console = Console()
+    console = wide_console()
     lacking = missing(MODULES, IMPLEMENTATIONS)
     for name, module in lacking.items():
         console.print(f"[red]missing: {name}[/] ({module} is not installed)")
