@@ -16,7 +16,6 @@ Source: the range finder of Halko, Martinsson and Tropp 2011, arXiv:0909.4061, a
 norms before Newton-Schulz: Grishina et al. 2025, arXiv:2506.10935 (CANS).
 """
 
-from keras_muon.admissible import Triple
 from keras_muon.newton_schulz import (
     Matrix,
     MatrixOps,
@@ -78,11 +77,13 @@ def compressed(
     else:
         inside = ops.product(narrow, basis, turned="right")
     inside = ops.cast(inside, wide)
+    # Kept in a copy: what the iteration divides may be overwritten.
+    negative = ops.scaled(-1.0, inside)
     equal = ops.cast(newton_schulz(inside, leading.values, ops), wide)
-    norm = ops.frobenius_norm(inside)
+    norm = ops.frobenius_norm(negative)
     size = ops.rest_of_one(norm, leading.smallest_rest * leading.others**0.5)
     equal = ops.scaled(leading.others**-0.5, ops.multiplied(equal, size))
-    change = ops.combined(1.0, equal, -1.0, inside)
+    change = ops.combined(1.0, equal, 1.0, negative)
     basis = ops.cast(basis, wide)
     left, right = (basis, change) if side == "in" else (change, basis)
     return ops.cast(ops.fused(1.0, x, 1.0, left, right), dtype)
@@ -100,29 +101,14 @@ def _iterated_from_schatten(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
     second = ops.root(fourth)
     x = ops.divided(x, ops.root(second), plan.compute_dtype)
     first, *others = plan.segments
-    inner = _first_inner(first[0], gram, second, square, fourth, ops)
-    if len(first) > 1:
+    (_, b, c), inner = first[0], None
+    if c:
+        # b R + c R R of the divided X, as (b / c s^2 R + R R) / (s^4 / c): three passes
+        # over a matrix, where dividing R and R R first takes six.
+        linear = ops.multiplied(gram, ops.scaled(b / c, second))
+        total = ops.combined(1.0, linear, 1.0, square)
+        inner = ops.divided(total, ops.scaled(1.0 / c, fourth), plan.compute_dtype)
+    if len(first) > 1 or not c:
         gram = ops.divided(gram, second, plan.compute_dtype)
     x = segment(x, first, plan.side, ops, gram=gram, inner=inner)
     return iterated(x, others, plan.side, ops)
-
-
-def _first_inner(
-    triple: Triple,
-    gram: Matrix,
-    second: Matrix,
-    square: Matrix,
-    fourth: Matrix,
-    ops: MatrixOps,
-) -> Matrix:
-    """b R + c R R of the matrix that is divided, from those of the one that is not.
-
-    (b / c s^2 R + R R) / (s^4 / c): three passes over a matrix, not six.
-    """
-    _, b, c = triple
-    dtype = ops.dtype_of(gram)
-    if not c:
-        return ops.divided(gram, ops.scaled(1.0 / b, second), dtype)
-    linear = ops.multiplied(gram, ops.scaled(b / c, second))
-    total = ops.combined(1.0, linear, 1.0, square)
-    return ops.divided(total, ops.scaled(1.0 / c, fourth), dtype)

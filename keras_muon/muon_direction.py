@@ -23,6 +23,7 @@ def polar_factors(
     plan: Plan,
     due: Tensor | None = None,
     scale: Tensor | None = None,
+    overwrites: bool = False,
 ) -> list[Tensor]:
     """Return the polar factors of kernels that share (fan_in, fan_out), as one stack.
 
@@ -34,13 +35,14 @@ def polar_factors(
             False. None is True.
         scale: What to multiply the factors by, once for the whole stack. None leaves
             them as they are, in the dtype of the products.
+        overwrites: Whether the updates may be written into.
 
     Returns:
         Tensors of the kernels' shapes.
     """
 
     def scaled(matrices: Tensor) -> Tensor:
-        factor = polar_factor(matrices, plan)
+        factor = polar_factor(matrices, plan, overwrites=overwrites)
         return factor if scale is None else ops.cast(factor, matrices.dtype) * scale
 
     if plan.loop == "apart" and all(view.batch == 1 for view in views):

@@ -30,7 +30,10 @@ SMALLEST_NORMAL = 1.1754943508222875e-38
 
 
 class MatrixOps(Protocol):
-    """What a carrier must know. Matrices are the last two axes: in, out."""
+    """What a carrier must know. Matrices are the last two axes: in, out.
+
+    What is divided, and the C of `fused`, is not used again: a carrier may write there.
+    """
 
     def gram(self, x: Matrix, side: Side) -> Matrix:
         """Return X X^T for side "in", X^T X for side "out"."""

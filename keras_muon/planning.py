@@ -27,18 +27,19 @@ Tensor = Any
 COMPUTE_DTYPES = ("auto", "float32", "float64", "bfloat16", "float16")
 
 
-def polar_factor(matrices: Tensor, plan: Plan) -> Tensor:
+def polar_factor(matrices: Tensor, plan: Plan, *, overwrites: bool = False) -> Tensor:
     """Return the polar factors of matrices (..., in, out).
 
     Args:
         matrices: Tensor whose last two axes are in and out.
         plan: How they are computed, from `planned`.
+        overwrites: Whether the tensor may be written into, where that is faster.
 
     Returns:
         A tensor of the same shape, in the dtype of the products; in float32 or float64
         where a loop goes through a stack.
     """
-    wide, verbs = ops.cast(matrices, wide_dtype(matrices)), carrier(plan)
+    wide, verbs = ops.cast(matrices, wide_dtype(matrices)), carrier(plan, overwrites)
     if plan.loop == "none" or len(wide.shape) == 2:
         return polar_factors(wide, plan, verbs)
 
@@ -100,10 +101,10 @@ def _loop(xla: bool) -> Loop:
     return "apart" if apart[keras.backend.backend()] else "in_stack"
 
 
-def carrier(plan: Plan) -> KerasOps:
+def carrier(plan: Plan, overwrites: bool = False) -> KerasOps:
     """Return the verbs of this backend, with the panels that a plan wants."""
     if keras.backend.backend() == "torch":
-        return TorchOps(plan.panels)
+        return TorchOps(plan.panels, overwrites=overwrites)
     return TensorflowOps() if keras.backend.backend() == "tensorflow" else KerasOps()
 
 

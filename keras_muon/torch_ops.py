@@ -15,10 +15,14 @@ class TorchOps(KerasOps):
 
     Args:
         panels: Number of column panels of a symmetric product; small ones are whole.
+        overwrites: Whether to write where `MatrixOps` allows it, into the matrices that
+            are given, too. Memory that is new at every step costs a tenth of it: the
+            system clears each page.
     """
 
-    def __init__(self, panels: int = 1):
+    def __init__(self, panels: int = 1, *, overwrites: bool = False):
         self.panels = panels
+        self.overwrites = overwrites
 
     def gram(self, x: Tensor, side: Side) -> Tensor:
         left, right = (x, x.mT) if side == "in" else (x.mT, x)
@@ -41,6 +45,8 @@ class TorchOps(KerasOps):
         import torch
 
         narrow = getattr(torch, dtype)
+        if x.dtype == narrow and self._may_overwrite(x, y):
+            return x.div_(y.to(x.dtype))
         if x.dtype == narrow or _recorded(x, y):
             return (x / y.to(x.dtype)).to(narrow)
         # In one pass: a second copy in the wide dtype costs more than the division.
@@ -73,23 +79,32 @@ class TorchOps(KerasOps):
     def fused(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
-        fused = c.addmm if c.ndim == 2 else c.baddbmm
-        return fused(a, b, beta=alpha, alpha=beta)
+        if c.ndim == 2 and self._may_overwrite(c, a, b):
+            return c.addmm_(a, b, beta=alpha, alpha=beta)
+        return _added(alpha, c, beta, a, b)
 
     def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
         left, right = (total, x) if side == "in" else (x, total)
-        return self.fused(identity, x, 1.0, left, right)
+        return _added(identity, x, 1.0, left, right)
 
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
         panels = self._panels_of(a)
         if panels == 1:
-            return self.fused(alpha, c, beta, a, b)
+            return _added(alpha, c, beta, a, b)
         return torch_panels(a, b, panels, alpha, c, beta)
+
+    def _may_overwrite(self, x: Tensor, *others: Tensor) -> bool:
+        return self.overwrites and not _recorded(x, *others)
 
     def _panels_of(self, a: Tensor) -> int:
         return self.panels if a.shape[-2] >= SMALLEST_PANELLED else 1
+
+
+def _added(alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor) -> Tensor:
+    added = c.addmm if c.ndim == 2 else c.baddbmm
+    return added(a, b, beta=alpha, alpha=beta)
 
 
 def _recorded(*tensors: Tensor) -> bool:

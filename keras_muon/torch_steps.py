@@ -56,16 +56,18 @@ def step_matrices_in_place(
         updates = torch._foreach_add(gradients, states, alpha=momentum)
     views = [optimizer.routes[index].matrix_view for index in indices]
     scales = [optimizer.scale(view.fan_in, view.fan_out) for view in views]
+    # Without Nesterov's step ahead the updates are the momenta themselves.
+    own = optimizer.nesterov
     turned, plan = one_orientation(views), optimizer.plan_of(indices)
     weights = [variable.value for variable in variables]
     if len(weights) > 1:
         scale = per_matrix(rate, scales, views)
-        changes = polar_factors(updates, turned, plan=plan, scale=scale)
+        changes = polar_factors(updates, turned, plan=plan, scale=scale, overwrites=own)
         _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
         torch._foreach_sub_(weights, changes)
         return
     # A factor of bfloat16 is not copied into float32 first.
-    (factor,) = polar_factors(updates, turned, plan=plan)
+    (factor,) = polar_factors(updates, turned, plan=plan, overwrites=own)
     _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
     weights[0].addcmul_(factor, rate, value=-scales[0])
 
