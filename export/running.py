@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 
+from keras_muon.export.arrays import as_array
 from keras_muon.export.extras import require_onnxruntime
 from keras_muon.export.finish import serialized
+from keras_muon.export.reading import read_model
 from keras_muon.export.sessions import Session, session_for
 
 # What ONNX Runtime calls the dtypes of arrays.
@@ -81,7 +81,7 @@ def content_of(model: onnx.ModelProto | str | os.PathLike[str]) -> bytes:
     Raises:
         FileNotFoundError: If there is no such file.
         TypeError: If `model` is neither.
-        ValueError: If the file is no ONNX model.
+        ValueError: If the file is no ONNX model, truncated, damaged or empty.
     """
     if isinstance(model, onnx.ModelProto):
         return serialized(model)
@@ -90,16 +90,9 @@ def content_of(model: onnx.ModelProto | str | os.PathLike[str]) -> bytes:
             "`model` must be an onnx.ModelProto or the path of a file; received "
             f"{type(model).__name__}."
         )
-    path = Path(model)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
-    content = path.read_bytes()
-    try:
-        nodes = len(onnx.load_model_from_string(content).graph.node)
-    except DecodeError:
-        nodes = 0
-    if not nodes:
-        raise ValueError(f"{str(path)!r} is no ONNX model, or an empty one.")
+    read, content = read_model(model)
+    if not read.graph.node:
+        raise ValueError(f"{str(model)!r} is an ONNX model without a node.")
     return content
 
 
@@ -135,7 +128,7 @@ def _as_array(entry: Any, array: Any) -> np.ndarray:
         )
     if isinstance(array, (int, float)):
         array = _as_scalar(entry, array, wanted)
-    array = np.asarray(array)
+    array = as_array(f"Input {entry.name!r}", array)
     if array.dtype != wanted:
         raise _wrong_dtype(entry, array.dtype)
     return array
@@ -180,7 +173,7 @@ def _check_shape(entry: Any, shape: tuple[int, ...], extents: dict[str, int]) ->
     if shape != known:
         raise ValueError(
             f"Input {entry.name!r} has shape ({', '.join(map(str, known))}); received "
-            f"{shape}."
+            f"{shape}. Pass that shape, or export a graph for yours."
         )
 
 

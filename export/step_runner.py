@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_muon.export.arrays import as_array, require_no_narrowing
 from keras_muon.export.bucket_runner import BucketRunner, state_names
 from keras_muon.export.manifest import Entry, Manifest
 from keras_muon.messages import require_number
@@ -116,9 +117,9 @@ class StepRunner:
             The new parameters by name, as copies.
 
         Raises:
-            TypeError: If a rate is no number.
-            ValueError: If names or shapes are not those of the parameters, or the
-                rate of AdamW is missing or superfluous.
+            TypeError: If a rate is no number, or a gradient no array.
+            ValueError: If names, shapes or dtypes do not fit those of the parameters,
+                or the rate of AdamW is missing or superfluous.
         """
         checked = self._checked("gradients", gradients)
         rates = {
@@ -148,7 +149,7 @@ class StepRunner:
 
     def _checked(self, argument: str, arrays: Arrays) -> dict[str, np.ndarray]:
         """Arrays by name: every variable of the manifest, no other, in its shape."""
-        entries = {e.name: e for b in self.manifest.buckets for e in b.variables}
+        entries = {e.name: (e, b) for b in self.manifest.buckets for e in b.variables}
         missing = [name for name in entries if name not in arrays]
         unknown = [name for name in arrays if name not in entries]
         if missing or unknown:
@@ -157,7 +158,10 @@ class StepRunner:
                 f"missing: {listed(missing)}; unknown: {listed(unknown)}. Where paths "
                 "repeat, the second is named 'path 1'."
             )
-        return {n: _array(argument, entry, arrays[n]) for n, entry in entries.items()}
+        return {
+            name: _array(argument, entry, arrays[name], bucket.dtype)
+            for name, (entry, bucket) in entries.items()
+        }
 
     def _checked_state(self, state: Any) -> dict[str, dict[str, np.ndarray]]:
         """The state as `{kind: {name: array}}`; nothing for a fresh start."""
@@ -176,16 +180,17 @@ class StepRunner:
                     array = state.get(entry.name, {}).get(kind)
                     if array is None:
                         raise ValueError(f"`state` has no {kind} of {entry.name!r}.")
-                    array = _array("state", entry, array)
+                    array = _array("state", entry, array, bucket.dtype)
                     found.setdefault(kind, {})[entry.name] = array
         return found
 
 
-def _array(argument: str, entry: Entry, value: Any) -> np.ndarray:
-    array = np.asarray(value)
+def _array(argument: str, entry: Entry, value: Any, dtype: str) -> np.ndarray:
+    described = f"`{argument}` of {entry.name!r}"
+    array = as_array(described, value)
     if array.shape != entry.shape:
         raise ValueError(
-            f"`{argument}` of {entry.name!r} must have shape {entry.shape}; received "
-            f"{array.shape}."
+            f"{described} must have shape {entry.shape}; received {array.shape}."
         )
+    require_no_narrowing(described, array, dtype)
     return array

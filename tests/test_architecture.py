@@ -28,6 +28,7 @@ FLOORS = {
     "keras_muon.export.adamw_step_graph": 4.4,
     "keras_muon.export.alias_safety": 4.0,
     "keras_muon.export.arguments": 4.0,
+    "keras_muon.export.arrays": 4.0,
     "keras_muon.export.backend_test_data": 4.6,
     "keras_muon.export.bucket_graph": 4.45,
     "keras_muon.export.bucket_runner": 4.4,

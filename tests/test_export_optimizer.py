@@ -252,9 +252,18 @@ def test_wrong_arrays_are_refused(rng, tmp_path):
     runner = StepRunner(folder, parameters, device="cpu", threads=1)
     with pytest.raises(ValueError, match=rf"`gradients` of '{name}' must have shape"):
         runner.step(parameters | {name: np.ones(3)}, 0.02)
+    wide = parameters[name].astype("float64")
+    with pytest.raises(ValueError, match=rf"'{name}' must have dtype float32.*float64"):
+        runner.step(parameters | {name: wide}, 0.02)
+    with pytest.raises(ValueError, match=rf"`parameters` of '{name}' must have dtype"):
+        StepRunner(folder, parameters | {name: wide}, device="cpu")
+    with pytest.raises(TypeError, match=rf"`gradients` of '{name}' cannot be read"):
+        runner.step(parameters | {name: [[1.0], [1.0, 2.0]]}, 0.02)
     with pytest.raises(TypeError, match="`learning_rate` must be a number"):
         runner.step(parameters, None)
     assert runner.iterations == 0
+    runner.step(parameters | {name: parameters[name].astype("float16")}, 0.02)
+    assert runner.iterations == 1
 
 
 WITHOUT_KERAS = """

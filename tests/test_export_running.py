@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from oracle import polar_by_svd
 
 from keras_muon import SCHEDULES
@@ -98,11 +99,25 @@ def test_wrong_models_are_refused(x, tmp_path):
         cpu(tmp_path, x)
     with pytest.raises(TypeError, match=r"onnx\.ModelProto or the path.*received int"):
         cpu(3, x)
-    for content in (b"", b"not an ONNX file", b"\x08\x08"):
+    whole = serialized(newton_schulz(x.shape))
+    for content, reason in (
+        (b"", "is empty"),
+        (b"not an ONNX file", "is no ONNX model"),
+        (b"\x08\x08", "is the beginning of an ONNX file"),
+        (whole[:500], "is the beginning of an ONNX file"),
+    ):
         path = tmp_path / "broken.onnx"
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"broken\.onnx' is no ONNX model"):
+        with pytest.raises(ValueError, match=rf"broken\.onnx' {reason}"):
             cpu(path, x)
+
+
+def test_what_numpy_cannot_read_is_refused(x):
+    """It has no bfloat16, and no gradients."""
+    model = newton_schulz(x.shape)
+    for tensor in (torch.from_numpy(x).bfloat16(), torch.ones(8, requires_grad=True)):
+        with pytest.raises(TypeError, match=r"'update' cannot be read .*\.detach\(\)"):
+            cpu(model, tensor)
 
 
 def test_inputs_that_no_graph_of_ours_has_are_refused():
