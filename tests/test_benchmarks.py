@@ -10,6 +10,7 @@ import interleaving
 import keras
 import machine
 import memory
+import newton_schulz_share
 import numpy as np
 import optimizer_step
 import pytest
@@ -153,9 +154,39 @@ def test_training_steps_are_timed(tmp_path, backend, monkeypatch):
     assert training_overhead.share(name, answer) == pytest.approx(1 - 1 / ratio)
 
 
+def test_products_are_timed_beside_newton_schulz(tmp_path, backend, monkeypatch):
+    """Of a square matrix, and of a stack of one with a transposed one."""
+    monkeypatch.setattr(newton_schulz_share, "asked", asked_here)
+    content = ran(newton_schulz_share, tmp_path, backend)
+    (answer,) = content["backends"].values()
+    plans = answer["plans"]
+    assert [row["words"] for row in plans] == [
+        ["32 x 32", "1", "float32"],
+        ["32 x 64", "2", "float32"],
+    ]
+    assert [row["matrices"] for row in plans] == [1, 2]
+    for row in plans:
+        assert len(row["seconds"]) == newton_schulz_share.QUICK["rounds"]
+        assert all(0 < seconds < 10 for seconds in row["seconds of products"])
+
+
+def test_a_share_is_of_the_same_round_and_counts_calls():
+    """Twice 3 and once 4 seconds in the first round, of which 6 and 2 are products."""
+    rows = [
+        {"calls": 2, "seconds": [3.0, 30.0], "seconds of products": [3.0, 30.0]},
+        {"calls": 1, "seconds": [4.0, 40.0], "seconds of products": [2.0, 20.0]},
+    ]
+    assert newton_schulz_share.share(rows) == pytest.approx(8 / 10)
+
+
 def test_missing_backends_are_not_measured(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "jax", None)
-    for script in (optimizer_step, scaling, training_overhead):
+    for script in (
+        optimizer_step,
+        scaling,
+        training_overhead,
+        newton_schulz_share,
+    ):
         assert script.main([QUICK, "--backend=jax"]) == 1
         assert "jax: not measured, it is not installed" in capsys.readouterr().out
 

@@ -107,12 +107,19 @@ def keras_optimizer(name: str) -> Any:
     return optimizers[name]()
 
 
-def _of_keras(
-    name: str, backend: str, gradients: Sequence[np.ndarray], jit: bool
-) -> Contender:
+def built_optimizer(
+    name: str, backend: str, shapes: Sequence[Shape], jit: bool
+) -> tuple[Any, list[Any]]:
+    """Return an optimizer with Keras' interface, built for matrices of zeros, and them.
+
+    Args:
+        name: One of `OPTIMIZERS_OF_KERAS`.
+        backend: The one that Keras runs on.
+        shapes: (in, out) of each matrix.
+        jit: Whether TensorFlow compiles with XLA.
+    """
     import keras
 
-    shapes: list[Shape] = [g.shape for g in gradients]
     # A model, since keras_muon asks it whether XLA compiles the steps.
     model = keras.Sequential(name="matrices")
     variables = [
@@ -122,6 +129,16 @@ def _of_keras(
     optimizer = keras_optimizer(name)
     model.compile(optimizer, jit_compile=jit if backend == "tensorflow" else "auto")
     optimizer.build(variables)
+    return optimizer, variables
+
+
+def _of_keras(
+    name: str, backend: str, gradients: Sequence[np.ndarray], jit: bool
+) -> Contender:
+    import keras
+
+    shapes: list[Shape] = [g.shape for g in gradients]
+    optimizer, variables = built_optimizer(name, backend, shapes, jit)
     tensors = [keras.ops.convert_to_tensor(g) for g in gradients]
     step = carrier(backend, jit).step(optimizer, variables, tensors)
     if name.startswith(OURS):
