@@ -16,11 +16,12 @@ from keras_muon.export.arguments import (
 )
 from keras_muon.export.formulas import PANELLED, formula_of
 from keras_muon.messages import require_count, unknown_name
-from keras_muon.plan import Plan, plan_for
+from keras_muon.plan import Plan
+from keras_muon.plan_choice import plan_for
 from keras_muon.schedules import Schedule, get_schedule
 
 # "standard": the schedule's triples, each with a Gram matrix of its own.
-# "planned": what the optimizer does, see `keras_muon.plan`.
+# "planned": what the optimizer does, see `keras_muon.plan_choice`.
 METHODS = ("standard", "planned")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_muon.devices import runs_on_accelerator
 from keras_muon.matrix_view import MatrixView
-from keras_muon.plan import LARGEST_STACKED_ON_CPU
+from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
 
 Tensor = Any
 

@@ -16,7 +16,7 @@ import keras
 from keras_muon.find_model import may_compile_with_xla, refuse_another_model
 from keras_muon.gradients import prepared
 from keras_muon.opaque_values import after, entry_of, is_compiled_on_cpu
-from keras_muon.plan import LARGEST_STACKED_ON_CPU
+from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
 from keras_muon.state import add_state, is_narrow
 
 Tensor = Any

@@ -1,31 +1,22 @@
 """Muon for Keras 3: momentum, Newton-Schulz, a step that knows the matrix's shape."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 import keras
-from keras import ops
 
 from keras_muon.base_arguments import check_base_arguments
-from keras_muon.batching import check_batched, stacks
-from keras_muon.bucketed_optimizer import BucketedOptimizer
+from keras_muon.batching import check_batched
 from keras_muon.description import print_description
+from keras_muon.matrix_optimizer import MatrixOptimizer
 from keras_muon.messages import require_flag, require_number, unknown_name
-from keras_muon.plan import Plan
-from keras_muon.planning import check_compute_dtype, planned
-from keras_muon.rates import (
-    AdamRate,
-    checked_decay,
-    checked_rate,
-)
+from keras_muon.planning import check_compute_dtype
+from keras_muon.rates import AdamRate, checked_decay, checked_rate
 from keras_muon.route_source import RouteSource
-from keras_muon.routing import Route
-from keras_muon.saved_state import read_state, write_state
 from keras_muon.scaling import ADAMW_RMS, get_scaling
 from keras_muon.schedules import SCHEDULES, Schedule, get_schedule
-from keras_muon.state import add_state, bytes_of, is_narrow, state_dtype
-from keras_muon.steps import step_by_adamw, step_matrices
+from keras_muon.state import bytes_of
 
 Tensor = Any
 Variable = Any
@@ -51,7 +42,7 @@ NONFINITE = ("propagate", "skip")
 
 
 @keras.saving.register_keras_serializable(package="keras_muon")
-class Muon(BucketedOptimizer):
+class Muon(MatrixOptimizer):
     """Muon: orthogonalized momentum for hidden matrices, AdamW for the rest.
 
     For every hidden matrix W with gradient G:
@@ -93,7 +84,7 @@ class Muon(BucketedOptimizer):
         routes: A dictionary from such expressions to `"muon"`, `"adamw"`, a
             `MatrixView` or its axes; or the whole table, a list of `Route`.
         batched: Whether matrices of equal shape share one iteration. `"auto"` does so
-            where it is faster.
+            where steps are faster, or compile sooner.
         strict: Whether a matrix of an unknown layer is an error. If False, it goes to
             AdamW with a warning.
         nonfinite: What an infinite gradient, or one that is not a number, does.
@@ -214,55 +205,9 @@ class Muon(BucketedOptimizer):
         return cls(**{**arguments, "routes": routes})
 
     @property
-    def routes(self) -> tuple[Route, ...]:
-        """The routes in the order of the trainable variables; empty until built."""
-        return self._routes
-
-    @property
-    def trained_variables(self) -> tuple[Variable, ...]:
-        """The variables that this optimizer updates, in the order of `routes`."""
-        return tuple(self._trainable_variables)
-
-    @property
     def adam_learning_rate(self) -> AdamRate:
         """How AdamW's rate follows from Muon's."""
         return self._adam_rate
-
-    @property
-    def plans(self) -> tuple[tuple[int, Plan], ...]:
-        """Per iteration: how many matrices it is for, and how they are computed.
-
-        Empty until built. A plan counts its floating-point operations, per matrix.
-        """
-        found = []
-        for bucket in self.buckets(range(len(self.routes))):
-            if self.routes[bucket[0]].rule != "muon":
-                continue
-            count = sum(self.routes[index].matrix_view.batch for index in bucket)
-            found.append((count, self.plan_of(bucket)))
-        return tuple(found)
-
-    def plan_of(self, indices: Sequence[int]) -> Plan:
-        """Return how the polar factors of variables that share an iteration are made.
-
-        Args:
-            indices: Their indices.
-        """
-        views = [self.routes[index].matrix_view for index in indices]
-        count = sum(view.batch for view in views)
-        fans = (views[0].fan_in, views[0].fan_out)
-        wide = state_dtype(self._trainable_variables[indices[0]])
-        key = ((count, *fans) if count > 1 else fans, wide)
-        if key not in self._plans:
-            self._plans[key] = planned(
-                key[0],
-                self.schedule,
-                self.ns_steps,
-                wide,
-                self.compute_dtype,
-                xla=self.may_use_xla,
-            )
-        return self._plans[key]
 
     def describe(self, print_fn: Callable[[str], object] | None = None) -> None:
         """Print how each variable is updated, and the totals.
@@ -289,106 +234,9 @@ class Muon(BucketedOptimizer):
             print_fn=print_fn,
         )
 
-    def build(self, variables: Sequence[Variable]) -> None:
-        """Decide the routes and create the state: one buffer per hidden matrix.
-
-        Args:
-            variables: The `keras.Variable`s to update.
-        """
-        if self.built:
-            return
-        routes = self._route_source.resolve(variables)
-        super().build(variables)
-        object.__setattr__(self, "_routes", tuple(routes))
-        # Decided once, not at every step of eager torch.
-        object.__setattr__(self, "_groups", {})
-        object.__setattr__(self, "_plans", {})
-        self._momenta, self._velocities, self._masters = [], [], []
-        for variable, route in zip(variables, routes, strict=True):
-            # Keras assigns the "gradient" of such a variable itself (float8 scales).
-            kept = not getattr(variable, "overwrite_with_gradient", False)
-            adamw = kept and route.rule == "adamw"
-            momentum = add_state(self, variable, "momentum") if kept else None
-            velocity = add_state(self, variable, "velocity") if adamw else None
-            narrow = kept and is_narrow(variable)
-            master = add_state(self, variable, "master") if narrow else None
-            self._momenta.append(momentum)
-            self._velocities.append(velocity)
-            self._masters.append(master)
-
-    def buckets(self, indices: Sequence[int]) -> list[list[int]]:
-        """Return the positions that go together; AdamW's of a dtype on torch only."""
-        key = tuple(indices)
-        if key not in self._groups:
-            self._groups[key] = self._grouped(indices)
-        return self._groups[key]
-
-    def _grouped(self, indices: Sequence[int]) -> list[list[int]]:
-        matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]
-        groups = stacks(
-            [self.routes[indices[i]].matrix_view for i in matrices],
-            [state_dtype(self._trainable_variables[indices[i]]) for i in matrices],
-            self.batched,
-            xla=self.may_use_xla,
-        )
-        others: dict[Any, list[int]] = {}
-        for i, n in enumerate(indices):
-            if self.routes[n].rule == "adamw":
-                variable = self._trainable_variables[n]
-                torch = keras.backend.backend() == "torch"
-                key = str(variable.dtype) if torch and self.batched else i
-                others.setdefault(key, []).append(i)
-        return [[matrices[i] for i in g] for g in groups] + list(others.values())
-
-    def update_bucket(
-        self,
-        indices: Sequence[int],
-        gradients: Sequence[Tensor],
-        variables: Sequence[Variable],
-        learning_rate: Tensor,
-    ) -> None:
-        """Update hidden matrices of one shape together, or AdamW's variables."""
-        dtype = state_dtype(self._trainable_variables[indices[0]])
-        standard = keras.backend.standardize_dtype
-        # A cast that changes nothing takes longer than to see so.
-        gradients = [
-            g if standard(g.dtype) == dtype else ops.cast(g, dtype) for g in gradients
-        ]
-        rate = ops.cast(learning_rate, dtype)
-        if self.routes[indices[0]].rule == "adamw":
-            step_by_adamw(self, indices, gradients, variables, rate)
-            return
-        step_matrices(self, indices, gradients, variables, rate)
-
-    def state_of(self, index: int) -> list[Variable]:
-        """Return the state of a variable: momentum, and AdamW's second moment."""
-        state = (self._momenta[index], self._velocities[index])
-        return [variable for variable in state if variable is not None]
-
-    def master_of(self, index: int) -> Variable | None:
-        """Return the float32 copy of a float16 or bfloat16 variable."""
-        return self._masters[index]
-
     def adam_rate(self, learning_rate: Tensor) -> Tensor:
         """Return AdamW's rate at this step, beside Muon's."""
         return self._adam_rate(learning_rate, self._iterations)
-
-    def decays(self, index: int) -> bool:
-        """Whether weight decay applies to a variable."""
-        return self._use_weight_decay(self._trainable_variables[index])
-
-    @property
-    def micro_step(self) -> Variable:
-        """Count of calls, of which several make a step while gradients accumulate."""
-        return self._iterations
-
-    def save_own_variables(self, store: Any) -> None:
-        """Write the state by name."""
-        write_state(self.variables, store)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Restore the state that a file has for these variables."""
-        read_state(self.name, self.variables, store)
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that recreate this optimizer, routes included."""

@@ -10,12 +10,11 @@ from keras_muon.devices import multiplies_bfloat16, runs_on_accelerator
 from keras_muon.in_turn import in_turn, in_turn_within
 from keras_muon.keras_ops import KerasOps, wide_dtype
 from keras_muon.messages import unknown_name
-from keras_muon.plan import (
+from keras_muon.plan import Loop, Plan
+from keras_muon.plan_choice import (
     LARGEST_STACKED_ON_CPU,
     SMALLEST_NARROW,
     SMALLEST_NARROW_STACKED,
-    Loop,
-    Plan,
     plan_for,
 )
 from keras_muon.schedules import Schedule

@@ -5,7 +5,8 @@ from typing import Any
 from keras_muon.keras_ops import KerasOps, wide_dtype
 from keras_muon.newton_schulz import Turned
 from keras_muon.panels import torch_panels
-from keras_muon.plan import SMALLEST_PANELLED, Side
+from keras_muon.plan import Side
+from keras_muon.plan_choice import SMALLEST_PANELLED
 
 Tensor = Any
 

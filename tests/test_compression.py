@@ -13,7 +13,7 @@ from oracle import polar_after_compression, polar_by_svd, random_signs
 from keras_muon import SCHEDULES, minimax_schedule, orthogonalize, planning
 from keras_muon.compression import compressed
 from keras_muon.leading import BASIS_TRIPLES, mixing_signs
-from keras_muon.plan import plan_for
+from keras_muon.plan_choice import plan_for
 
 
 def rounded(triples):

@@ -30,7 +30,7 @@ from implementations import BACKENDS, key
 from keras_muon import SCHEDULES
 from keras_muon.export import variable_values
 from keras_muon.export.oracle import compressed, polar_factor
-from keras_muon.plan import plan_for
+from keras_muon.plan_choice import plan_for
 
 # Elsewhere it would compare a part of the same again, in a minute.
 pytestmark = pytest.mark.skipif(

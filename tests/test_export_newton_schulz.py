@@ -10,7 +10,7 @@ from rounding_ops import RoundingOps
 from keras_muon import SCHEDULES, Schedule
 from keras_muon.export import newton_schulz
 from keras_muon.newton_schulz import newton_schulz as iterate
-from keras_muon.plan import plan_for
+from keras_muon.plan_choice import plan_for
 
 ALL_RUNTIMES = pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
 

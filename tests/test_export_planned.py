@@ -14,7 +14,7 @@ from keras_muon.export.checks import check_list
 from keras_muon.export.cost import cost
 from keras_muon.export.oracle import expected_outputs
 from keras_muon.export.result_checks import relative_error
-from keras_muon.plan import SMALLEST_COMPRESSED, plan_for
+from keras_muon.plan_choice import SMALLEST_COMPRESSED, plan_for
 
 ALL_RUNTIMES = pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
 SHORT, LONG = SMALLEST_COMPRESSED, SMALLEST_COMPRESSED + 16

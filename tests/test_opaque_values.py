@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_muon import Muon, batching
 from keras_muon.opaque_values import after, is_compiled_on_cpu, opaque_parts
-from keras_muon.plan import LARGEST_STACKED_ON_CPU
+from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
 
 COMPILES = keras.backend.backend() in ("jax", "tensorflow")
 compiled_only = pytest.mark.skipif(not COMPILES, reason="torch compiles nothing")

@@ -9,7 +9,7 @@ from counting_carrier import CountingOps, Extents
 from keras_muon import SCHEDULES, Schedule
 from keras_muon.compression import polar_factors
 from keras_muon.newton_schulz import MatrixOps
-from keras_muon.plan import STEEPEST_SEGMENT, compresses, plan_for
+from keras_muon.plan_choice import STEEPEST_SEGMENT, compresses, plan_for
 
 YOU = SCHEDULES["you"]
 CUBIC = (1.5, -0.5, 0.0)

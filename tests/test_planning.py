@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_muon import SCHEDULES, planning
-from keras_muon.plan import LARGEST_STACKED_ON_CPU
+from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
 
 YOU = SCHEDULES["you"]
 # One entry more than what is stacked on a CPU.

@@ -24,7 +24,7 @@ from quality_measures import (
 )
 
 from keras_muon import SCHEDULES, Schedule, orthogonalize
-from keras_muon.plan import plan_for
+from keras_muon.plan_choice import plan_for
 
 METHODS = ("default", BASELINE)
 SOURCES = [recipe.source for recipe in SMALL]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from keras_muon import SCHEDULES, Schedule
-from keras_muon.plan import plan_for
+from keras_muon.plan_choice import plan_for
 from keras_muon.planning import polar_factor
 
 pytestmark = pytest.mark.skipif(

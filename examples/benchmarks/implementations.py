@@ -13,7 +13,7 @@ import numpy as np
 from cases import polar_by_svd
 from numpy_ops import orthogonalize as orthogonalize_by_numpy
 
-from keras_muon.plan import compresses
+from keras_muon.plan_choice import compresses
 from keras_muon.schedules import SCHEDULES, Schedule
 
 BACKENDS = ("tensorflow", "jax", "torch")

@@ -7,7 +7,8 @@ import numpy as np
 from keras_muon.compression import polar_factors
 from keras_muon.leading import GROUP, MIXTURES
 from keras_muon.newton_schulz import Turned
-from keras_muon.plan import Side, plan_for
+from keras_muon.plan import Side
+from keras_muon.plan_choice import plan_for
 from keras_muon.schedules import Schedule
 
 

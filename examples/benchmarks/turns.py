@@ -95,7 +95,7 @@ def _rounds(
 
 def _by_onnxruntime(schedule: str, x: np.ndarray, device: str) -> Callable[[], object]:
     from keras_muon.export import run
-    from keras_muon.plan import PANELS
+    from keras_muon.plan_choice import PANELS
 
     # As the plan of torch below, which it takes on CPUs for single matrices.
     panels = PANELS if _panelled(x, device) else 1
@@ -115,7 +115,7 @@ def _by_keras(
     import keras
 
     import keras_muon  # noqa: F401 (before `planning`, which is not public)
-    from keras_muon.plan import plan_for
+    from keras_muon.plan_choice import plan_for
     from keras_muon.planning import polar_factor
 
     *_, fan_in, fan_out = x.shape

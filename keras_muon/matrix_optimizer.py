@@ -1,0 +1,179 @@
+"""Muon for matrices and AdamW for the rest: state, groups and plans."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_muon.batching import Batched, stacks
+from keras_muon.bucketed_optimizer import BucketedOptimizer
+from keras_muon.plan import Plan
+from keras_muon.planning import planned
+from keras_muon.route_source import RouteSource
+from keras_muon.routing import Route
+from keras_muon.saved_state import read_state, write_state
+from keras_muon.schedules import Schedule
+from keras_muon.state import add_state, is_narrow, state_dtype
+from keras_muon.steps import step_by_adamw, step_matrices
+
+Tensor = Any
+Variable = Any
+
+
+class MatrixOptimizer(BucketedOptimizer):
+    """What `Muon` is once its arguments are checked.
+
+    It decides the routes when it is built, holds a state for each variable, and steps
+    those that go together.
+    """
+
+    schedule: Schedule
+    ns_steps: int | None
+    compute_dtype: str
+    batched: Batched
+    _route_source: RouteSource
+    _routes: tuple[Route, ...]
+
+    def build(self, variables: Sequence[Variable]) -> None:
+        """Decide the routes and create the state: one buffer per hidden matrix.
+
+        Args:
+            variables: The `keras.Variable`s to update.
+        """
+        if self.built:
+            return
+        routes = self._route_source.resolve(variables)
+        super().build(variables)
+        object.__setattr__(self, "_routes", tuple(routes))
+        # Decided once, not at every step of eager torch.
+        object.__setattr__(self, "_groups", {})
+        object.__setattr__(self, "_plans", {})
+        self._momenta, self._velocities, self._masters = [], [], []
+        for variable, route in zip(variables, routes, strict=True):
+            # Keras assigns the "gradient" of such a variable itself (float8 scales).
+            kept = not getattr(variable, "overwrite_with_gradient", False)
+            adamw = kept and route.rule == "adamw"
+            momentum = add_state(self, variable, "momentum") if kept else None
+            velocity = add_state(self, variable, "velocity") if adamw else None
+            narrow = kept and is_narrow(variable)
+            master = add_state(self, variable, "master") if narrow else None
+            self._momenta.append(momentum)
+            self._velocities.append(velocity)
+            self._masters.append(master)
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes in the order of the trainable variables; empty until built."""
+        return self._routes
+
+    @property
+    def trained_variables(self) -> tuple[Variable, ...]:
+        """The variables that this optimizer updates, in the order of `routes`."""
+        return tuple(self._trainable_variables)
+
+    @property
+    def plans(self) -> tuple[tuple[int, Plan], ...]:
+        """Per iteration: how many matrices it is for, and how they are computed.
+
+        Empty until built. A plan counts its floating-point operations, per matrix.
+        """
+        found = []
+        for bucket in self.buckets(range(len(self.routes))):
+            if self.routes[bucket[0]].rule != "muon":
+                continue
+            count = sum(self.routes[index].matrix_view.batch for index in bucket)
+            found.append((count, self.plan_of(bucket)))
+        return tuple(found)
+
+    def plan_of(self, indices: Sequence[int]) -> Plan:
+        """Return how the polar factors of variables that share an iteration are made.
+
+        Args:
+            indices: Their indices.
+        """
+        views = [self.routes[index].matrix_view for index in indices]
+        count = sum(view.batch for view in views)
+        fans = (views[0].fan_in, views[0].fan_out)
+        wide = state_dtype(self._trainable_variables[indices[0]])
+        key = ((count, *fans) if count > 1 else fans, wide)
+        if key not in self._plans:
+            self._plans[key] = planned(
+                key[0],
+                self.schedule,
+                self.ns_steps,
+                wide,
+                self.compute_dtype,
+                xla=self.may_use_xla,
+            )
+        return self._plans[key]
+
+    def buckets(self, indices: Sequence[int]) -> list[list[int]]:
+        """Return the positions that go together; AdamW's of a dtype on torch only."""
+        key = tuple(indices)
+        if key not in self._groups:
+            self._groups[key] = self._grouped(indices)
+        return self._groups[key]
+
+    def update_bucket(
+        self,
+        indices: Sequence[int],
+        gradients: Sequence[Tensor],
+        variables: Sequence[Variable],
+        learning_rate: Tensor,
+    ) -> None:
+        """Update hidden matrices of one shape together, or AdamW's variables."""
+        dtype = state_dtype(self._trainable_variables[indices[0]])
+        standard = keras.backend.standardize_dtype
+        # A cast that changes nothing takes longer than to see so.
+        gradients = [
+            g if standard(g.dtype) == dtype else ops.cast(g, dtype) for g in gradients
+        ]
+        rate = ops.cast(learning_rate, dtype)
+        if self.routes[indices[0]].rule == "adamw":
+            step_by_adamw(self, indices, gradients, variables, rate)
+            return
+        step_matrices(self, indices, gradients, variables, rate)
+
+    def state_of(self, index: int) -> list[Variable]:
+        """Return the state of a variable: momentum, and AdamW's second moment."""
+        state = (self._momenta[index], self._velocities[index])
+        return [variable for variable in state if variable is not None]
+
+    def master_of(self, index: int) -> Variable | None:
+        """Return the float32 copy of a float16 or bfloat16 variable."""
+        return self._masters[index]
+
+    def decays(self, index: int) -> bool:
+        """Whether weight decay applies to a variable."""
+        return self._use_weight_decay(self._trainable_variables[index])
+
+    @property
+    def micro_step(self) -> Variable:
+        """Count of calls, of which several make a step while gradients accumulate."""
+        return self._iterations
+
+    def save_own_variables(self, store: Any) -> None:
+        """Write the state by name."""
+        write_state(self.variables, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restore the state that a file has for these variables."""
+        read_state(self.name, self.variables, store)
+
+    def _grouped(self, indices: Sequence[int]) -> list[list[int]]:
+        matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]
+        groups = stacks(
+            [self.routes[indices[i]].matrix_view for i in matrices],
+            [state_dtype(self._trainable_variables[indices[i]]) for i in matrices],
+            self.batched,
+            xla=self.may_use_xla,
+        )
+        others: dict[Any, list[int]] = {}
+        for i, n in enumerate(indices):
+            if self.routes[n].rule == "adamw":
+                variable = self._trainable_variables[n]
+                torch = keras.backend.backend() == "torch"
+                key = str(variable.dtype) if torch and self.batched else i
+                others.setdefault(key, []).append(i)
+        return [[matrices[i] for i in g] for g in groups] + list(others.values())
