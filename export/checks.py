@@ -1,12 +1,14 @@
 """The checks of a finished file: the standard's, its specification's, and results."""
 
+from typing import Any
+
 import onnx
 
 from keras_muon.export.alias_safety import check_alias_safety
 from keras_muon.export.check_row import Check, guarded
 from keras_muon.export.differences import differences
 from keras_muon.export.extras import require_onnxruntime
-from keras_muon.export.finish import PRODUCER, serialized
+from keras_muon.export.finish import PRODUCER, seal, serialized
 from keras_muon.export.result_checks import result_checks
 from keras_muon.export.specification import rebuild, specification_of
 from keras_muon.export.step_ports import ADAMW_STATE, MUON_STATE
@@ -48,11 +50,10 @@ def check_list(content: bytes, verify: str = "auto") -> list[Check]:
         guarded("shapes", lambda: _shapes(model)),
         guarded(SPECIFICATION, lambda: _specification(model, content)),
     ]
-    try:
-        specification = specification_of(model)
-        kind = specification["kind"]
-    except (ValueError, TypeError, KeyError):
+    specification = _described(model)
+    if specification is None:
         return rows
+    kind = specification["kind"]
     if kind in STATES:
         rows.append(guarded("state in place", lambda: _in_place(model, kind)))
     return rows + result_checks(model, specification, verify)
@@ -79,6 +80,7 @@ def _specification(model: onnx.ModelProto, content: bytes) -> Check:
     version = model.producer_version
     if version != __version__ and model.producer_name == PRODUCER:
         rebuilt.producer_version = version
+        seal(rebuilt)
         if serialized(rebuilt) == content:
             return Check(
                 SPECIFICATION,
@@ -90,6 +92,19 @@ def _specification(model: onnx.ModelProto, content: bytes) -> Check:
     shown = "; ".join(found[:SHOWN_DIFFERENCES])
     more = len(found) - SHOWN_DIFFERENCES
     return Check(SPECIFICATION, False, f"{shown}{f'; {more} more' if more > 0 else ''}")
+
+
+def _described(model: onnx.ModelProto) -> dict[str, Any] | None:
+    """The specification of a model, if a graph can be made of it.
+
+    What is wrong with a damaged one, whatever that is, the row before has told.
+    """
+    try:
+        specification = specification_of(model)
+        rebuild(specification)
+    except Exception:
+        return None
+    return specification
 
 
 def _in_place(model: onnx.ModelProto, kind: str) -> Check:

@@ -12,11 +12,18 @@ import onnx
 from keras_muon.export.check_row import one_line
 from keras_muon.export.cli_types import parsed_binding
 from keras_muon.export.cost import cost, nodes_of, open_extents
+from keras_muon.export.finish import is_as_sealed
 from keras_muon.export.reading import read_model
 from keras_muon.export.report import print_facts
 from keras_muon.export.specification import specification_of
 
 Facts = dict[str, Any]
+
+AS_EXPORTED = {
+    True: "yes",
+    False: "no, it was changed since: keras-muon verify tells where",
+    None: "unknown",
+}
 
 
 def command(arguments: argparse.Namespace) -> bool:
@@ -54,6 +61,7 @@ def _facts(model: onnx.ModelProto, content: bytes, extents: dict[str, int]) -> F
     operators = Counter(node.op_type for node in nodes_of(model.graph))
     return {
         "bytes": len(content),
+        "as_exported": is_as_sealed(model),
         "producer": f"{model.producer_name} {model.producer_version}".strip(),
         "ir_version": model.ir_version,
         "opsets": {entry.domain: entry.version for entry in model.opset_import},
@@ -95,6 +103,7 @@ def _cost(model: onnx.ModelProto, extents: dict[str, int]) -> Facts:
 
 def _rows(facts: Facts) -> Iterator[tuple[str, str, str]]:
     yield "model", "producer", facts["producer"] or "unknown"
+    yield "model", "as exported", AS_EXPORTED[facts["as_exported"]]
     yield "model", "IR version", str(facts["ir_version"])
     for domain, version in facts["opsets"].items():
         yield "model", f"opset {domain}".strip(), str(version)

@@ -30,6 +30,10 @@ class Parser(argparse.ArgumentParser):
         return f"{self.example}\n\n{super().format_help()}"
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("expected one argument"):
+            # argparse takes what begins with a dash for another option.
+            flag = message.removeprefix("argument ").partition(":")[0]
+            message += f", which begins with no dash, or is written {flag}=VALUE"
         raise UsageError(f"{message}. See {self.prog} --help.")
 
 

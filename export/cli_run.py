@@ -2,13 +2,15 @@
 
 import argparse
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_muon.export.extras import require_onnxruntime
-from keras_muon.export.reading import read_model
+from keras_muon.export.finish import is_as_sealed
+from keras_muon.export.reading import read_model, require_file
 from keras_muon.export.running import run
 from keras_muon.export.target import check_target, place, staging
 
@@ -24,6 +26,12 @@ def command(arguments: argparse.Namespace) -> bool:
     """
     require_onnxruntime()
     model, _ = read_model(arguments.file)
+    if is_as_sealed(model) is False:
+        print(
+            f"keras-muon: warning: {arguments.file!r} was changed since it was "
+            "exported: keras-muon verify tells where.",
+            file=sys.stderr,
+        )
     outputs = [value.name for value in model.graph.output]
     targets = [Path(name) for name in arguments.out]
     names = [arguments.file, *arguments.inputs]
@@ -74,12 +82,13 @@ def _loaded(text: str) -> Any:
             return kind(text)
         except ValueError:
             continue
-    if not Path(text).is_file():
-        raise FileNotFoundError(f"There is no file {text!r}.")
+    require_file(text)
     try:
         array = np.load(text, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{text!r} is no .npy file of numbers: {error}") from error
+        raise ValueError(
+            f"{text!r} is no .npy file of numbers. numpy.save writes one."
+        ) from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{text!r} holds several arrays. Save one as a .npy file.")
     return array

@@ -1,5 +1,6 @@
 """From nodes to a model: metadata, versions, and the checks that every graph passes."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,6 +16,10 @@ PRODUCER = "keras_muon"
 
 # The key in metadata_props under which a graph carries its specification.
 SPECIFICATION_KEY = "keras_muon.spec"
+
+# The key of the digest of all else. A specification may hold words that change no node,
+# such as the source of a schedule; by the digest a changed letter is seen there too.
+DIGEST_KEY = "keras_muon.sha256"
 
 
 class Port(NamedTuple):
@@ -75,8 +80,45 @@ def finish(
     )
     text = json.dumps(dict(specification), sort_keys=True, allow_nan=False)
     helper.set_model_props(model, {SPECIFICATION_KEY: text})
+    seal(model)
     check(model)
     return model
+
+
+def seal(model: onnx.ModelProto) -> None:
+    """Write the SHA-256 of all else in a model into its metadata."""
+    digest = _digest(model)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(model, properties | {DIGEST_KEY: digest})
+
+
+def is_as_sealed(model: onnx.ModelProto) -> bool | None:
+    """Whether a model is what it was when it was sealed; None if it never was.
+
+    Args:
+        model: The model.
+
+    Returns:
+        False if anything differs, be it a word that no node depends on.
+
+    Example:
+        >>> from keras_muon.export import newton_schulz
+        >>> model = newton_schulz((8, 4))
+        >>> model.doc_string = "mine"
+        >>> is_as_sealed(model)
+        False
+    """
+    found = [e.value for e in model.metadata_props if e.key == DIGEST_KEY]
+    return found == [_digest(model)] if found else None
+
+
+def _digest(model: onnx.ModelProto) -> str:
+    rest = onnx.ModelProto()
+    rest.CopyFrom(model)
+    others = [entry for entry in model.metadata_props if entry.key != DIGEST_KEY]
+    del rest.metadata_props[:]
+    rest.metadata_props.extend(others)
+    return hashlib.sha256(serialized(rest)).hexdigest()
 
 
 def check(model: onnx.ModelProto) -> None:

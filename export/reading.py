@@ -59,10 +59,17 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, bytes]:
         UnreadableFileError: If it is no ONNX model, only the beginning of one, or
             damaged.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    require_file(path)
     content = Path(path).read_bytes()
     return parsed(content, repr(str(path))), content
+
+
+def require_file(path: str | os.PathLike[str]) -> None:
+    """Raise FileNotFoundError if there is no file of this name."""
+    if Path(path).is_dir():
+        raise FileNotFoundError(f"{str(path)!r} is a folder. Name a file in it.")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
 
 
 def parsed(content: bytes, name: str) -> onnx.ModelProto:

@@ -102,8 +102,8 @@ def _checked(session: Session, arrays: Sequence[Any], ort_value: Any) -> dict[st
     if len(arrays) != len(inputs):
         names = ", ".join(repr(entry.name) for entry in inputs)
         raise ValueError(
-            f"The graph has {len(inputs)} inputs ({names}); received {len(arrays)} "
-            "arrays."
+            f"The graph's inputs are: {names}. Pass an array for each, in this order; "
+            f"received {len(arrays)}."
         )
     extents: dict[str, int] = {}
     given = {}

@@ -2,7 +2,7 @@
 
 import onnx
 import pytest
-from cli_runs import answered, exported, refused
+from cli_runs import altered, answered, exported, refused
 
 from keras_muon.export import adamw_step, newton_schulz, serialized
 from keras_muon.export.cli import main
@@ -117,6 +117,19 @@ def test_json_names_everything(capsys, tmp_path):
     assert answer["cost"]["flops"] == cost(model).flops
     moved = answer["cost"]["bytes_moved"]
     assert answer["cost"]["flops_per_byte"] == round(cost(model).flops / moved, 2)
+
+
+def test_it_tells_whether_a_file_is_as_it_was_exported(capsys, tmp_path):
+    changed = altered(tmp_path, lambda model: setattr(model, "doc_string", "mine"))
+    for path, wanted, shown in (
+        (exported(tmp_path), True, "as exported yes"),
+        (changed, False, "as exported no, it was changed since"),
+        (foreign(tmp_path), None, "as exported unknown"),
+    ):
+        assert answered(capsys, "inspect", path)["as_exported"] is wanted
+        assert main(["inspect", str(path)]) == 0
+        printed = capsys.readouterr().out.replace("│", " ")
+        assert shown in " ".join(printed.split())
 
 
 def test_operators_inside_branches_are_counted(capsys, tmp_path):

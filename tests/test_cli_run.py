@@ -5,11 +5,12 @@ import os
 import numpy as np
 import onnx
 import pytest
-from cli_runs import exported, exported_step, refused
+from cli_runs import altered, exported, exported_step, refused
 from oracle import polar_by_svd
 
 from keras_muon import SCHEDULES
 from keras_muon.export.cli import main
+from keras_muon.export.finish import seal
 
 
 @pytest.fixture
@@ -43,6 +44,20 @@ def test_a_step_takes_numbers_for_scalars_and_writes_all_outputs(tmp_path, x):
     # A zero gradient leaves only the decay.
     np.testing.assert_array_equal(np.load(outs[0]), x * np.float32(0.875))
     assert not np.load(outs[1]).any()
+
+
+def test_a_changed_graph_runs_with_a_warning(capsys, tmp_path, x):
+    """A good one runs without a word."""
+    update = saved(tmp_path / "x.npy", x)
+
+    def warned_of(path):
+        out = str(tmp_path / f"{path.stem}.npy")
+        assert main(["run", str(path), update, "--out", out]) == 0
+        return capsys.readouterr().err
+
+    assert warned_of(exported(tmp_path)) == ""
+    path = altered(tmp_path, lambda model: setattr(model, "doc_string", "mine"))
+    assert f"{str(path)!r} was changed since it was exported" in warned_of(path)
 
 
 def test_outputs_are_replaced_only_by_force(capsys, tmp_path, x):
@@ -83,8 +98,11 @@ def saved_cut(path, array):
 
 
 REFUSED = {
-    "none": ([], "has 1 inputs ('update'); received 0 arrays"),
-    "two": (["good", "good"], "received 2 arrays"),
+    "none": (
+        [],
+        "inputs are: 'update'. Pass an array for each, in this order; received 0",
+    ),
+    "two": (["good", "good"], "received 2."),
     "turned": (["turned"], "shape (8, 4); received (4, 8)"),
     "double": (["double"], "dtype float32; received float64. Cast it"),
     "cut": (["cut"], "is no .npy file of numbers"),
@@ -138,6 +156,7 @@ def test_wrong_models_are_refused(capsys, tmp_path, x):
     # An opset that no released runtime has.
     model = onnx.load_model_from_string(content)
     model.opset_import[0].version = 99
+    seal(model)
     path.write_bytes(model.SerializeToString())
     assert "ONNX Runtime refuses the file" in refused(capsys, *words)
     path.unlink()

@@ -6,6 +6,7 @@ from cli_runs import altered, exported, exported_step, refused, verdict_on
 
 from keras_muon.export import adamw_step, newton_schulz, result_checks, serialized
 from keras_muon.export.cli import main
+from keras_muon.export.finish import SPECIFICATION_KEY, seal
 from keras_muon.export.reading import UnreadableFileError, Verdict, parsed
 
 GOOD = {
@@ -64,6 +65,7 @@ def test_no_number_in_a_later_output_is_seen(monkeypatch, capsys, tmp_path):
 def test_graphs_of_other_versions_are_compared_without_their_version(capsys, tmp_path):
     def older(model):
         model.producer_version = "0.0.1"
+        seal(model)
 
     verdict, _, rows = verdict_on(capsys, altered(tmp_path, older), code=0)
     assert verdict == "good"
@@ -111,15 +113,19 @@ def test_files_that_are_no_onnx(capsys, tmp_path, name):
 
 
 def test_every_truncation_is_noticed(tmp_path):
-    """At every byte but those where whole fields are left, metadata missing."""
+    """At every byte but those where whole fields are left, metadata missing.
+
+    Without any, and with the specification but no digest: `verify` calls both altered.
+    """
     content = serialized(newton_schulz((8, 4), steps=1))
     readings = [read_or_error(content[:length]) for length in range(1, len(content))]
     errors = [r for r in readings if isinstance(r, UnreadableFileError)]
     assert {error.verdict for error in errors} == {Verdict.TRUNCATED}
     assert all("is the beginning of an ONNX file" in str(error) for error in errors)
-    (rest,) = [r for r in readings if not isinstance(r, UnreadableFileError)]
-    assert rest.graph.node
-    assert not rest.metadata_props
+    whole = [r for r in readings if not isinstance(r, UnreadableFileError)]
+    assert all(rest.graph.node for rest in whole)
+    keys = [[entry.key for entry in rest.metadata_props] for rest in whole]
+    assert keys == [[], [SPECIFICATION_KEY]]
 
 
 def read_or_error(content):
@@ -139,4 +145,4 @@ def test_a_truncated_file_says_how_much_is_missing(capsys, tmp_path):
 
 def test_a_missing_file_is_bad_input(capsys, tmp_path):
     assert "There is no file" in refused(capsys, "verify", tmp_path / "none.onnx")
-    assert "There is no file" in refused(capsys, "verify", tmp_path)
+    assert "is a folder" in refused(capsys, "verify", tmp_path)

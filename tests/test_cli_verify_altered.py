@@ -9,6 +9,9 @@ from cli_runs import altered, exported_step, verdict_on
 from google.protobuf.message import DecodeError
 
 from keras_muon.export import newton_schulz, serialized
+from keras_muon.export.examination import examine
+from keras_muon.export.finish import DIGEST_KEY, SPECIFICATION_KEY
+from keras_muon.export.reading import Verdict
 
 
 def node(model, name):
@@ -46,9 +49,14 @@ def change_constant(model):
     one.CopyFrom(onnx.numpy_helper.from_array(np.float32(0.5), one.name))
 
 
+def specification(model):
+    (entry,) = [e for e in model.metadata_props if e.key == SPECIFICATION_KEY]
+    return entry
+
+
 def change_specification(key, value):
     def change(model):
-        (entry,) = model.metadata_props
+        entry = specification(model)
         entry.value = json.dumps(json.loads(entry.value) | {key: value}, sort_keys=True)
 
     return change
@@ -56,9 +64,21 @@ def change_specification(key, value):
 
 def set_specification(text):
     def change(model):
-        model.metadata_props[0].value = text
+        specification(model).value = text
 
     return change
+
+
+def change_digest(model):
+    (entry,) = [e for e in model.metadata_props if e.key == DIGEST_KEY]
+    entry.value = "no"
+
+
+def change_source(model):
+    """A letter that no node depends on."""
+    entry = specification(model)
+    assert "Jordan et al." in entry.value
+    entry.value = entry.value.replace("Jordan et al.", "Jordan et bl.")
 
 
 def add_metadata(model):
@@ -104,6 +124,17 @@ ALTERED = {
     "list": (set_specification("[1]"), "is no specification: '[1]'"),
     "no_kind": (set_specification('{"kind": NaN}'), "is no specification"),
     "deep": (set_specification("[" * 100_000), "is no specification"),
+    "no_shape": (set_specification('{"kind": "newton_schulz"}'), "missing 1 required"),
+    "no_shapes": (change_specification("shape", 3), "`shape` must be"),
+    "digest": (
+        change_digest,
+        "metadata_props[keras_muon.sha256].value is 'no', should be",
+    ),
+    "source": (change_source, "metadata_props[keras_muon.sha256].value is"),
+    "version": (
+        lambda model: setattr(model, "producer_version", "0.1.1"),
+        "metadata_props[keras_muon.sha256].value is",
+    ),
     "endless": (change_specification("steps", 10**9), "`steps` must be at most 1000"),
 }
 
@@ -172,3 +203,19 @@ def test_a_file_that_no_parser_reads_is_altered_too(capsys, tmp_path):
     verdict, reason, _ = verdict_on(capsys, path)
     assert verdict == "altered"
     assert "a part of it cannot be read" in reason
+
+
+def test_no_byte_changes_unseen(tmp_path):
+    """A bit of every 17th byte turned: never good, and never more than a verdict."""
+    content = serialized(newton_schulz((8, 12)))
+    path = tmp_path / "turned.onnx"
+    seen = set()
+    for place in range(0, len(content), 17):
+        turned = bytearray(content)
+        turned[place] ^= 1 << place % 8
+        path.write_bytes(turned)
+        seen.add(examine(path, "none").verdict)
+    assert Verdict.ALTERED in seen
+    assert Verdict.GOOD not in seen
+    path.write_bytes(content)
+    assert examine(path, "none").verdict is Verdict.GOOD

@@ -65,8 +65,8 @@ def test_values_on_a_device_stay_there(x):
 
 DOUBLE = np.ones((4, 6))
 REFUSED = {
-    "none": (MODEL, [], r"1 inputs \('update'\); received 0 arrays"),
-    "two": (MODEL, [DOUBLE, DOUBLE], "received 2 arrays"),
+    "none": (MODEL, [], r"inputs are: 'update'. .*; received 0"),
+    "two": (MODEL, [DOUBLE, DOUBLE], r"received 2\."),
     "dtype": (MODEL, [DOUBLE], "dtype float32; received float64. Cast it"),
     "shape": (MODEL, [DOUBLE.T.astype("f4")], r"shape \(4, 6\); received \(6, 4\)"),
     "rank": (STACK, [DOUBLE.astype("f4")], r"shape \(k, 4, 6\); received \(4, 6\)"),
@@ -95,7 +95,7 @@ def test_wrong_arrays_are_refused(name):
 def test_wrong_models_are_refused(x, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*missing\.onnx"):
         cpu(tmp_path / "missing.onnx", x)
-    with pytest.raises(FileNotFoundError, match="no file"):
+    with pytest.raises(FileNotFoundError, match="is a folder"):
         cpu(tmp_path, x)
     with pytest.raises(TypeError, match=r"onnx\.ModelProto or the path.*received int"):
         cpu(3, x)
