@@ -31,6 +31,9 @@ MOST_PANELS = 4
 # rows the shares are 0.80 and 0.70.
 SMALLEST_PANELLED = 512
 
+# ONNX writes an extent as a signed 64-bit number.
+LARGEST_EXTENT = 2**63 - 1
+
 Extent = int | str
 
 
@@ -120,7 +123,17 @@ def _extent(argument: str, received: object) -> Extent:
                 f"underscores; received {received!r}."
             )
         return received
-    return require_count(argument, received)
+    return _whole_extent(argument, received)
+
+
+def _whole_extent(argument: str, received: object) -> int:
+    extent = require_count(argument, received)
+    if extent > LARGEST_EXTENT:
+        raise ValueError(
+            f"`{argument}` must be at most {LARGEST_EXTENT}, which is what ONNX can "
+            f"write; received {extent}."
+        )
+    return extent
 
 
 def checked_extents(shape: object) -> tuple[int, ...]:
@@ -130,7 +143,7 @@ def checked_extents(shape: object) -> tuple[int, ...]:
             f"`shape` must be a sequence of whole numbers; received {shape!r}. A "
             "single axis is written (8,), a scalar ()."
         )
-    return tuple(require_count("shape", extent) for extent in shape)
+    return tuple(_whole_extent("shape", extent) for extent in shape)
 
 
 def checked_dtype(dtype: object) -> str:

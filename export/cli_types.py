@@ -1,5 +1,6 @@
 """What the text of a command line means: shapes, extents, schedules, numbers."""
 
+import math
 import re
 
 from keras_muon.messages import unknown_name
@@ -82,9 +83,11 @@ def parsed_schedule(text: str) -> str | Schedule:
     try:
         rows = [row.split(",") for row in text.split(";")]
         triples = tuple((float(a), float(b), float(c)) for a, b, c in rows)
+        if not all(math.isfinite(x) for triple in triples for x in triple):
+            raise ValueError
     except ValueError:
         raise ValueError(
-            "`schedule` must be a name or triples of numbers, 'a,b,c;a,b,c'; received "
-            f"{text!r}."
+            "`schedule` must be a name or triples of finite numbers, 'a,b,c;a,b,c'; "
+            f"received {text!r}."
         ) from None
     return Schedule(triples, tail="repeat")
