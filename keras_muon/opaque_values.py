@@ -66,20 +66,28 @@ def opaque_parts(stack: Tensor, counts: Sequence[int]) -> list[Tensor]:
     begins = [end - count for end, count in zip(ends, counts, strict=True)]
     # The fewest operations: TensorFlow would pack what JAX takes apart.
     packs = keras.backend.backend() == "tensorflow"
-    places = _opaque([[begin, 0, 0] if packs else begin for begin in begins])
+    places = opaque([[begin, 0, 0] if packs else begin for begin in begins], "int32")
     return [
         ops.slice(stack, place if packs else (place, 0, 0), (count, *stack.shape[1:]))
         for place, count in zip(places, counts, strict=True)
     ]
 
 
-def _opaque(integers: Sequence[Any]) -> list[Tensor]:
-    """Return integers as tensors of which a compiler does not know the values."""
+def opaque(numbers: Sequence[Any], dtype: str) -> list[Tensor]:
+    """Return numbers, or rows of them, as tensors whose values a compiler cannot know.
+
+    Args:
+        numbers: Two or more.
+        dtype: Of the tensors.
+    """
     turns = 2  # XLA computes what follows from a single turn
-    start = [integers[i - turns] for i in range(len(integers))]
+    start = [numbers[i - turns] for i in range(len(numbers))]
     _, *turned = ops.while_loop(
         lambda turn, *_: turn < turns,
         lambda turn, first, *others: (turn + 1, *others, first),
-        [ops.convert_to_tensor(integer, "int32") for integer in (0, *start)],
+        [
+            ops.convert_to_tensor(0, "int32"),
+            *(ops.convert_to_tensor(number, dtype) for number in start),
+        ],
     )
     return turned

@@ -10,6 +10,7 @@ from keras_muon.devices import multiplies_bfloat16, runs_on_accelerator
 from keras_muon.in_turn import in_turn, in_turn_within
 from keras_muon.keras_ops import KerasOps, wide_dtype
 from keras_muon.messages import unknown_name
+from keras_muon.opaque_values import is_compiled_on_cpu
 from keras_muon.plan import Loop, Plan
 from keras_muon.plan_choice import (
     LARGEST_STACKED_ON_CPU,
@@ -20,6 +21,7 @@ from keras_muon.plan_choice import (
 from keras_muon.schedules import Schedule
 from keras_muon.tensorflow_ops import TensorflowOps
 from keras_muon.torch_ops import TorchOps
+from keras_muon.xla_ops import XlaOps
 
 Tensor = Any
 
@@ -38,7 +40,10 @@ def polar_factor(matrices: Tensor, plan: Plan, *, overwrites: bool = False) -> T
         A tensor of the same shape, in the dtype of the products; in float32 or float64
         where a loop goes through a stack.
     """
-    wide, verbs = ops.cast(matrices, wide_dtype(matrices)), carrier(plan, overwrites)
+    wide = ops.cast(matrices, wide_dtype(matrices))
+    verbs = carrier(plan, overwrites)
+    if keras.backend.backend() == "jax" and is_compiled_on_cpu(wide):
+        verbs = XlaOps(plan, wide_dtype(wide)) if XlaOps.pays(plan) else verbs
     if plan.loop == "none" or len(wide.shape) == 2:
         return polar_factors(wide, plan, verbs)
 

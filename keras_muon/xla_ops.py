@@ -1,0 +1,45 @@
+"""MatrixOps for XLA on a CPU, with factors whose values it does not know."""
+
+import itertools
+from typing import Any
+
+from keras import ops
+
+from keras_muon.keras_ops import KerasOps
+from keras_muon.opaque_values import opaque
+from keras_muon.plan import Plan
+
+Tensor = Any
+
+
+class XlaOps(KerasOps):
+    """The same verbs where every known factor costs a kernel.
+
+    XLA compiles `b A + c A A` again for each b and c. With unknown ones all steps on a
+    shape share it: 126 small matrices compile in three quarters of the time.
+
+    Args:
+        plan: What will be computed, one that `pays`.
+        dtype: Of the factors.
+    """
+
+    def __init__(self, plan: Plan, dtype: str):
+        steps = itertools.chain.from_iterable(plan.segments)
+        numbers = sorted(set(itertools.chain.from_iterable(steps)))
+        self._values = dict(zip(numbers, opaque(numbers, dtype), strict=True))
+
+    @staticmethod
+    def pays(plan: Plan) -> bool:
+        """Whether kernels are what a plan costs to compile.
+
+        Not where its steps are equal, as those of `jordan`. On large matrices nothing
+        is gained: operations of all sizes surround their steps.
+        """
+        triples = set(itertools.chain.from_iterable(plan.segments))
+        return len(triples) > 1 and plan.leading is None and plan.loop == "none"
+
+    def scaled(self, alpha: float, x: Tensor) -> Tensor:
+        value = self._values.get(alpha)
+        if value is None:
+            return super().scaled(alpha, x)
+        return ops.multiply(x, ops.cast(value, x.dtype))
