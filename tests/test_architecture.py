@@ -113,6 +113,7 @@ FLOORS = {
     "keras_muon.torch_steps": 2.3,
     "keras_muon.version": 0.0,
     "keras_muon.writing": 2.0,
+    "keras_muon.xla_ops": 2.1,
 }
 EXPORT = "keras_muon.export"
 FIRST_FLOOR_WITH_THIRD_PARTIES = 2

@@ -1,0 +1,97 @@
+"""On JAX, steps on small matrices share kernels, since XLA knows none of their factors.
+
+Nothing else may change: neither values, nor what a caller can transform.
+"""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_muon import Schedule, orthogonalize
+from keras_muon.plan_choice import plan_for
+from keras_muon.schedules import SCHEDULES
+from keras_muon.xla_ops import XlaOps
+
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="only JAX compiles by XLA alone"
+)
+
+YOU = SCHEDULES["auto"].take()
+
+
+def compiled(x, *arguments, **named):
+    import jax
+
+    function = jax.jit(lambda x: orthogonalize(x, *arguments, **named))
+    return function.lower(x).compile()
+
+
+def kernels(executable):
+    """Return what XLA compiled apart: fused expressions without names and places."""
+    text = re.sub(r", metadata=\{[^}]*\}", "", executable.as_text())
+    bodies = re.findall(r"^%fused_computation[^{]*\{\n(.*?)^\}", text, re.M | re.S)
+    return {re.sub(r"%?[A-Za-z_-]+[.\d]*(?=[ ,)=])", "", body) for body in bodies}
+
+
+@pytest.fixture
+def stack(rng):
+    return ops.convert_to_tensor(rng.normal(size=(3, 16, 24)).astype("float32"))
+
+
+def test_steps_share_kernels(stack, monkeypatch):
+    """Five steps of two sums each compile two or three; with known factors ten."""
+    shared = len(kernels(compiled(stack)))
+    monkeypatch.setattr(XlaOps, "pays", lambda plan: False)
+    assert len(kernels(compiled(stack))) - shared >= 7
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("schedule", ["auto", "polar_express"])
+def test_values_are_those_of_known_factors(stack, schedule, dtype, monkeypatch):
+    """XLA may fuse otherwise: float32 rounds to 6e-8 and bfloat16 to 4e-3 of an entry.
+
+    The slopes of the steps make 2e-6 of that in float32. A factor taken for its
+    neighbour changes entries by 0.1 and more.
+    """
+    named = {"schedule": schedule, "compute_dtype": dtype}
+    results = [np.array(compiled(stack, **named)(stack))]
+    monkeypatch.setattr(XlaOps, "pays", lambda plan: False)
+    results.append(np.array(compiled(stack, **named)(stack)))
+    tolerance = {"float32": 1e-5, "bfloat16": 0.03}[dtype]
+    np.testing.assert_allclose(*results, rtol=0, atol=tolerance)
+
+
+def test_gradients_flow_through(stack):
+    """The loop that hides factors is no part of what is differentiated.
+
+    Compiled and not, gradients differ by rounding; a lost one is zero. They are about
+    1 here.
+    """
+    import jax
+
+    def total(x):
+        return ops.sum(orthogonalize(x)[..., 0])
+
+    apart, together = jax.grad(total)(stack), jax.jit(jax.grad(total))(stack)
+    assert np.abs(apart).max() > 0.1
+    np.testing.assert_allclose(together, apart, rtol=0, atol=1e-4)
+    assert np.isfinite(jax.jit(jax.hessian(total))(stack[:1])).all()
+
+
+@pytest.mark.parametrize(
+    ("fans", "schedule", "loop", "pays"),
+    [
+        ((32, 64), SCHEDULES["auto"], "none", True),
+        ((32, 64), Schedule(YOU[:2]), "none", True),
+        ((32, 64), SCHEDULES["jordan"], "none", False),
+        ((256, 256), SCHEDULES["auto"], "in_stack", False),
+        ((384, 384), SCHEDULES["auto"], "none", False),
+    ],
+    ids=["small", "two steps", "equal steps", "in turn", "compressed"],
+)
+def test_where_it_pays(fans, schedule, loop, pays):
+    """Where there are small kernels, and different ones."""
+    assert XlaOps.pays(plan_for(*fans, schedule, "float32", loop=loop)) is pays
