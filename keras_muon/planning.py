@@ -14,6 +14,7 @@ from keras_muon.opaque_values import is_compiled_on_cpu
 from keras_muon.plan import Loop, Plan
 from keras_muon.plan_choice import (
     LARGEST_STACKED_ON_CPU,
+    LARGEST_STACKED_WITHOUT_XLA,
     SMALLEST_NARROW,
     SMALLEST_NARROW_STACKED,
     plan_for,
@@ -78,7 +79,7 @@ def planned(
         The plan.
     """
     *stack, fan_in, fan_out = shape
-    alone = not runs_on_accelerator() and fan_in * fan_out > LARGEST_STACKED_ON_CPU
+    alone = not runs_on_accelerator() and fan_in * fan_out > _largest_stacked(xla)
     if compute_dtype == "auto":
         together = bool(stack) and not alone
         smallest = SMALLEST_NARROW_STACKED if together else SMALLEST_NARROW
@@ -94,6 +95,12 @@ def planned(
         loop=_loop(xla) if stack and alone else "none",
         panelled=alone and keras.backend.backend() == "torch",
     )
+
+
+def _largest_stacked(xla: bool) -> int:
+    """Return the entries of a matrix up to which stacks pay on a CPU."""
+    fuses = xla or keras.backend.backend() != "tensorflow"
+    return LARGEST_STACKED_ON_CPU if fuses else LARGEST_STACKED_WITHOUT_XLA
 
 
 def _loop(xla: bool) -> Loop:

@@ -10,6 +10,10 @@ torch.set_num_threads(1)
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
+# TensorFlow counts the memory of a CPU with oneDNN alone, which it takes by itself only
+# on processors with AVX-512.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 if os.environ.get("KERAS_BACKEND") not in BACKENDS:
     raise RuntimeError(
         f"Set KERAS_BACKEND to one of {BACKENDS}; tests never choose it by themselves. "

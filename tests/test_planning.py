@@ -57,6 +57,17 @@ def test_a_loop_gives_what_each_gives_alone(rng, xla):
         np.testing.assert_allclose(factor, alone, rtol=0, atol=5e-6)
 
 
+@pytest.mark.parametrize(
+    ("fans", "expected"), [((64, 64), True), ((128, 512), True), ((32, 64), False)]
+)
+def test_tensorflow_without_xla_takes_smaller_ones_one_by_one(backend, fans, expected):
+    """It multiplies stacks slowly; others keep them, and XLA does on TensorFlow."""
+    shape = (3, *fans)
+    one_by_one = backend == "tensorflow" and expected
+    assert (planned(shape, xla=False).loop == "apart") is one_by_one
+    assert planned(shape).loop == "none"
+
+
 def test_panels_are_for_torch_on_a_cpu(monkeypatch, backend):
     """XLA gains nothing by them, and an accelerator multiplies whole."""
     on_torch = backend == "torch" and not planning.runs_on_accelerator()

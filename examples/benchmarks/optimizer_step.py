@@ -58,7 +58,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--jit",
         choices=CHOICES,
         default="on",
-        help="whether TensorFlow compiles with XLA, as model.fit does",
+        help="whether TensorFlow compiles with XLA; Keras does with an accelerator",
     )
     parser.add_argument(
         "--memory",
