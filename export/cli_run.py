@@ -53,6 +53,10 @@ def _check_targets(
             f"({names}); received {len(targets)}: {', '.join(map(str, targets))}."
         )
     for target in targets:
+        if str(target) == "-":
+            raise ValueError(
+                "--out '-' is no file, and arrays need one: '-' is for export."
+            )
         if target.exists() and any(target.samefile(source) for source in sources):
             raise ValueError(f"--out {str(target)!r} is an input of this run.")
         check_target(target, force=force)

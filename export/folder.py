@@ -19,8 +19,11 @@ def write_together(folder: Path, files: dict[str, bytes], *, force: bool) -> Pat
         The folder.
 
     Raises:
-        FileExistsError: If one of the files is there and `force` is False.
+        FileExistsError: If one of the files is there and `force` is False, or if the
+            folder is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{str(folder)!r} is a file. Name a folder.")
     present = [name for name in files if (folder / name).exists()]
     if present and not force:
         raise FileExistsError(

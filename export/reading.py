@@ -68,6 +68,8 @@ def require_file(path: str | os.PathLike[str]) -> None:
     """Raise FileNotFoundError if there is no file of this name."""
     if Path(path).is_dir():
         raise FileNotFoundError(f"{str(path)!r} is a folder. Name a file in it.")
+    if Path(path).exists() and not Path(path).is_file():
+        raise FileNotFoundError(f"{str(path)!r} is no regular file. Save it as one.")
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
 
@@ -99,6 +101,13 @@ def parsed(content: bytes, name: str) -> onnx.ModelProto:
                 Verdict.ALTERED,
                 f"{name} is laid out as an ONNX file, but a part of it cannot be read. "
                 "Copy or export it again.",
+            ) from error
+        end = _end_of_fields(content)
+        if GRAPH_TAG in _tags(content[:end]):
+            raise UnreadableFileError(
+                Verdict.ALTERED,
+                f"{name} is laid out as an ONNX file up to its byte {end:,}, and ends "
+                f"with {len(content) - end:,} others. Copy or export it again.",
             ) from error
         model = onnx.ModelProto()
     if model.ir_version and model.HasField("graph") and model.opset_import:
@@ -140,6 +149,19 @@ def _tags(content: bytes) -> set[int]:
         place += value if tag & 7 == LENGTH else 0
         tags.add(tag)
     return tags if place == len(content) and tags <= set(TAGS) else set()
+
+
+def _end_of_fields(content: bytes) -> int:
+    """Where the last whole field of a model ends, of those that follow each other."""
+    place = 0
+    while place < len(content):
+        tag, end = _varint(content, place)
+        value, end = _varint(content, end)
+        end += value if tag & 7 == LENGTH else 0
+        if tag not in TAGS or end > len(content):
+            break
+        place = end
+    return place
 
 
 def _varint(content: bytes, place: int) -> tuple[int, int]:

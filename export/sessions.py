@@ -18,6 +18,9 @@ CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 INSTALL_CUDA = 'pip install "keras-muon[onnxruntime-gpu-cuda]"'
 
+# More make nothing faster, and a number of another order stops the whole machine.
+MOST_THREADS = 1024
+
 # More graphs than a large model has buckets; each costs little memory.
 SESSIONS_KEPT = 128
 
@@ -36,7 +39,7 @@ def session_for(
         device: `"cpu"`, `"cuda"`, or `"auto"` for CUDA where there is a device.
         tf32: Whether CUDA may round the factors of float32 products to 10 bits. That
             is faster; results differ by about 1e-3.
-        threads: Threads of a CPU. None takes all that this process may use.
+        threads: Threads of a CPU, up to 1024. None takes all that this process may use.
 
     Returns:
         An `onnxruntime.InferenceSession`.
@@ -48,7 +51,7 @@ def session_for(
     """
     runtime = require_onnxruntime()
     require_flag("tf32", tf32)
-    count = usable_cpus() if threads is None else require_count("threads", threads)
+    count = usable_cpus() if threads is None else _thread_count(threads)
     return _session(runtime, content, chosen_device(device), tf32, count)
 
 
@@ -69,6 +72,16 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _thread_count(threads: int) -> int:
+    count = require_count("threads", threads)
+    if count > MOST_THREADS:
+        raise ValueError(
+            f"`threads` must be at most {MOST_THREADS}; received {threads}. Leave it "
+            f"out for all {usable_cpus()} CPUs that this process may use."
+        )
+    return count
 
 
 @functools.lru_cache(maxsize=SESSIONS_KEPT)

@@ -25,6 +25,11 @@ def check_target(path: Path, *, force: bool) -> None:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(path.parent)!r}.")
+    if not Path(os.path.realpath(path)).parent.is_dir():
+        raise FileNotFoundError(
+            f"{str(path)!r} is a link to {os.path.realpath(path)!r}, whose folder does "
+            "not exist."
+        )
     if path.exists() and not path.is_file():
         raise ValueError(
             f"{str(path)!r} is no regular file. Name a file; '-' is standard output."

@@ -140,6 +140,8 @@ def test_wrong_outputs_and_options_are_refused(capsys, tmp_path, x):
     assert "There is no folder" in refuse("--out", tmp_path / "none" / "out.npy")
     assert "Unknown --device: 'gpu'" in refuse("--out", out, "--device", "gpu")
     assert "--threads must be at least 1" in refuse("--out", out, "--threads", "0")
+    assert "--threads must be at most 1024" in refuse("--out", out, "--threads", "9999")
+    assert "'-' is no file" in refuse("--out", "-")
     step = exported_step(tmp_path)
     line = refused(capsys, "run", step, update, "--out", out, out)
     assert "a file of its own for each of the 2 outputs" in line

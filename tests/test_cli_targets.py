@@ -23,8 +23,11 @@ def test_targets_that_cannot_be_written_are_refused(capsys, tmp_path):
     assert "There is no folder" in refuse(existing / "a.onnx")
     assert "is no regular file" in refuse(tmp_path, "--force")
     assert "is no regular file" in refuse(os.devnull, "--force")
+    dangling = tmp_path / "dangling.onnx"
+    dangling.symlink_to(tmp_path / "none" / "b.onnx")
+    assert "dangling.onnx' is a link to" in refuse(dangling)
     assert existing.read_text() == "old"
-    assert os.listdir(tmp_path) == ["a.onnx"]
+    assert sorted(os.listdir(tmp_path)) == ["a.onnx", "dangling.onnx"]
 
 
 def test_force_replaces_the_file_behind_a_link_and_keeps_usual_permissions(tmp_path):

@@ -1,5 +1,7 @@
 """keras-muon verify tells files apart, and says what each is."""
 
+import os
+
 import numpy as np
 import pytest
 from cli_runs import altered, exported, exported_step, refused, verdict_on
@@ -141,6 +143,10 @@ def test_a_truncated_file_says_how_much_is_missing(capsys, tmp_path):
     verdict, reason, _ = verdict_on(capsys, path)
     assert verdict == "truncated"
     assert "has 500 bytes and announces at least" in reason
+
+
+def test_a_device_is_no_regular_file(capsys):
+    assert "is no regular file" in refused(capsys, "verify", os.devnull)
 
 
 def test_a_missing_file_is_bad_input(capsys, tmp_path):

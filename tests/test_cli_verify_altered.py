@@ -205,6 +205,19 @@ def test_a_file_that_no_parser_reads_is_altered_too(capsys, tmp_path):
     assert "a part of it cannot be read" in reason
 
 
+@pytest.mark.parametrize("more", [b"x", b"\0\0", b"\x08"], ids=repr)
+def test_what_follows_a_model_is_found(capsys, tmp_path, more):
+    """As where a download was appended to another; it tells where the model ends."""
+    content = serialized(newton_schulz((8, 12)))
+    path = tmp_path / "longer.onnx"
+    path.write_bytes(content + more)
+    verdict, reason, _ = verdict_on(capsys, path)
+    known = more == b"\x08"  # the tag of a field, of which the rest is missing
+    assert verdict == ("truncated" if known else "altered")
+    assert known or f"up to its byte {len(content):,}" in reason
+    assert known or f"ends with {len(more)} others" in reason
+
+
 def test_no_byte_changes_unseen(tmp_path):
     """A bit of every 17th byte turned: never good, and never more than a verdict."""
     content = serialized(newton_schulz((8, 12)))

@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from onnx_runtimes import RUNTIMES, by_onnxruntime
+from onnx_runtimes import RUNTIMES, by_onnxruntime, by_reference
 from oracle import polar_by_svd
 from rounding_ops import RoundingOps
 
@@ -41,14 +41,18 @@ ALL_LAYOUTS = pytest.mark.parametrize("layout", LAYOUTS)
 # Largest error seen in float32 is 1.1e-6, in float64 5e-15. A step too many or too few
 # changes entries by 1e-2.
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
+# Of the reference evaluator, which computes by NumPy: without AVX-512 its BLAS rounds
+# more often, and eight steps of Polar Express make 2.3e-6 of that.
+TOLERANCE_OF_NUMPY = {"float32": 4e-6, "float64": 1e-12}
 
 
 def assert_polar(runtime, x, triples, **arguments):
     """The graph returns the oracle's answer, in the dtype and shape of its input."""
     result = runtime(newton_schulz(**arguments), x)
     assert result.dtype == x.dtype
+    found = TOLERANCE_OF_NUMPY if runtime is by_reference else TOLERANCE
     np.testing.assert_allclose(
-        result, polar_by_svd(x, triples), rtol=0, atol=TOLERANCE[x.dtype.name]
+        result, polar_by_svd(x, triples), rtol=0, atol=found[x.dtype.name]
     )
 
 

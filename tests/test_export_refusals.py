@@ -123,6 +123,16 @@ def test_an_export_is_not_overwritten_unasked(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["step"]
 
 
+def test_a_file_is_no_folder_for_an_export(tmp_path):
+    path = tmp_path / "step"
+    path.write_text("mine")
+    for force in (False, True):
+        with pytest.raises(FileExistsError, match="is a file"):
+            optimizer_step(built(), path, force=force)
+    assert path.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["step"]
+
+
 def test_force_replaces_an_export_and_nothing_else(tmp_path):
     """Graphs of the old export go, other files of the folder stay."""
     folder = optimizer_step(built(), tmp_path / "step")

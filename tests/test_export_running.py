@@ -135,6 +135,11 @@ def test_inputs_that_no_graph_of_ours_has_are_refused():
         ({"device": "gpu"}, ValueError, "Known: 'auto', 'cpu', 'cuda'"),
         ({"tf32": 1}, TypeError, "`tf32` must be True or False"),
         ({"threads": 0}, ValueError, "`threads` must be at least 1"),
+        (
+            {"threads": 1025},
+            ValueError,
+            "`threads` must be at most 1024; received 1025",
+        ),
     ],
 )
 def test_wrong_options_are_refused(x, arguments, error, message):
