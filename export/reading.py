@@ -2,6 +2,7 @@
 
 import enum
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -68,10 +69,10 @@ def require_file(path: str | os.PathLike[str]) -> None:
     """Raise FileNotFoundError if there is no file of this name."""
     if Path(path).is_dir():
         raise FileNotFoundError(f"{str(path)!r} is a folder. Name a file in it.")
-    if Path(path).exists() and not Path(path).is_file():
-        raise FileNotFoundError(f"{str(path)!r} is no regular file. Save it as one.")
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{str(path)!r} is no regular file. Save it as one.")
 
 
 def parsed(content: bytes, name: str) -> onnx.ModelProto:
@@ -96,19 +97,9 @@ def parsed(content: bytes, name: str) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        if GRAPH_TAG in _tags(content):
-            raise UnreadableFileError(
-                Verdict.ALTERED,
-                f"{name} is laid out as an ONNX file, but a part of it cannot be read. "
-                "Copy or export it again.",
-            ) from error
-        end = _end_of_fields(content)
-        if GRAPH_TAG in _tags(content[:end]):
-            raise UnreadableFileError(
-                Verdict.ALTERED,
-                f"{name} is laid out as an ONNX file up to its byte {end:,}, and ends "
-                f"with {len(content) - end:,} others. Copy or export it again.",
-            ) from error
+        whole = [(tag, end) for tag, end in _fields(content) if end <= len(content)]
+        if any(tag == GRAPH_TAG for tag, _ in whole):
+            raise _altered(content, whole[-1][1], name) from error
         model = onnx.ModelProto()
     if model.ir_version and model.HasField("graph") and model.opset_import:
         return model
@@ -124,44 +115,38 @@ def parsed(content: bytes, name: str) -> onnx.ModelProto:
     )
 
 
+def _altered(content: bytes, end: int, name: str) -> UnreadableFileError:
+    """What to raise for a model whose fields end there, and which no parser reads."""
+    others = len(content) - end
+    laid_out = "laid out as an ONNX file"
+    found = f"{laid_out}, but a part of it cannot be read"
+    if others:
+        found = f"{laid_out} up to its byte {end:,}, and ends with {others:,} others"
+    message = f"{name} is {found}. Copy or export it again."
+    return UnreadableFileError(Verdict.ALTERED, message)
+
+
 def _missing_bytes(content: bytes) -> int:
-    """How many bytes the last field announces beyond the end; 0 if that is no model.
+    """How many bytes the last field announces beyond the end; 0 if that is no model."""
+    ends = [end for _, end in _fields(content)]
+    begins = content.startswith(FIRST_TAG)
+    return max(0, ends[-1] - len(content)) if begins and ends else 0
+
+
+def _fields(content: bytes) -> Iterator[tuple[int, int]]:
+    """The tags of a model's fields, and where they end, up to one that it cannot have.
 
     Protocol buffers: each field is a tag, then a number, or a length and so many bytes
-    (protobuf.dev/programming-guides/encoding).
+    (protobuf.dev/programming-guides/encoding). The last may end beyond the bytes.
     """
     place = 0
-    while place < len(content) and content.startswith(FIRST_TAG):
+    while place < len(content):
         tag, place = _varint(content, place)
         if tag not in TAGS:
-            return 0
+            return
         value, place = _varint(content, place)
         place += value if tag & 7 == LENGTH else 0
-    return max(0, place - len(content))
-
-
-def _tags(content: bytes) -> set[int]:
-    """The tags of the fields, if they fill the bytes and are a model's; else none."""
-    place, tags = 0, set()
-    while place < len(content):
-        tag, place = _varint(content, place)
-        value, place = _varint(content, place)
-        place += value if tag & 7 == LENGTH else 0
-        tags.add(tag)
-    return tags if place == len(content) and tags <= set(TAGS) else set()
-
-
-def _end_of_fields(content: bytes) -> int:
-    """Where the last whole field of a model ends, of those that follow each other."""
-    place = 0
-    while place < len(content):
-        tag, end = _varint(content, place)
-        value, end = _varint(content, end)
-        end += value if tag & 7 == LENGTH else 0
-        if tag not in TAGS or end > len(content):
-            break
-        place = end
-    return place
+        yield tag, place
 
 
 def _varint(content: bytes, place: int) -> tuple[int, int]:

@@ -40,9 +40,8 @@ SMALLEST_COMPRESSED = 384
 # copy: measured at 16 x 64 x 64 (torch 12 times faster) and 8 x 512 x 512 (slower).
 LARGEST_STACKED_ON_CPU = 512 * 128
 
-# TensorFlow without XLA multiplies a stack slowly, and fuses nothing around it: in turn
-# 36 x 64 x 128 take 0.41 of the time (0.78 with oneDNN), 18 x 64 x 64 0.60 (0.70), but
-# 36 x 32 x 64 1.4 (1.05).
+# TensorFlow without XLA multiplies a stack slowly, and fuses nothing around it. From
+# 64 x 64 on matrices are faster in turn, with oneDNN and without; smaller ones are not.
 LARGEST_STACKED_WITHOUT_XLA = 64 * 64 - 1
 
 # From here on "auto" takes bfloat16 where it is fast; below, calls take the time.

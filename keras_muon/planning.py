@@ -42,9 +42,7 @@ def polar_factor(matrices: Tensor, plan: Plan, *, overwrites: bool = False) -> T
         where a loop goes through a stack.
     """
     wide = ops.cast(matrices, wide_dtype(matrices))
-    verbs = carrier(plan, overwrites)
-    if keras.backend.backend() == "jax" and is_compiled_on_cpu(wide):
-        verbs = XlaOps(plan, wide_dtype(wide)) if XlaOps.pays(plan) else verbs
+    verbs = carrier(plan, overwrites, compiled=is_compiled_on_cpu(wide))
     if plan.loop == "none" or len(wide.shape) == 2:
         return polar_factors(wide, plan, verbs)
 
@@ -112,11 +110,21 @@ def _loop(xla: bool) -> Loop:
     return "apart" if apart[keras.backend.backend()] else "in_stack"
 
 
-def carrier(plan: Plan, overwrites: bool = False) -> KerasOps:
-    """Return the verbs of this backend, with the panels that a plan wants."""
+def carrier(
+    plan: Plan, overwrites: bool = False, *, compiled: bool = False
+) -> KerasOps:
+    """Return the verbs of this backend.
+
+    Args:
+        plan: What will be computed.
+        overwrites: Whether matrices that are given may be written into.
+        compiled: Whether they belong to a graph that is compiled for a CPU.
+    """
     if keras.backend.backend() == "torch":
         return TorchOps(plan.panels, overwrites=overwrites)
-    return TensorflowOps() if keras.backend.backend() == "tensorflow" else KerasOps()
+    if keras.backend.backend() == "tensorflow":
+        return TensorflowOps()
+    return XlaOps(plan) if compiled and XlaOps.pays(plan) else KerasOps()
 
 
 def check_compute_dtype(compute_dtype: object) -> str:

@@ -16,17 +16,18 @@ class XlaOps(KerasOps):
     """The same verbs where every known factor costs a kernel.
 
     XLA compiles `b A + c A A` again for each b and c. With unknown ones all steps on a
-    shape share it: 126 small matrices compile in three quarters of the time.
+    shape share it, and the first call of a step is shorter: see `small` in
+    `examples/benchmarks/RESULTS.md`.
 
     Args:
         plan: What will be computed, one that `pays`.
-        dtype: Of the factors.
     """
 
-    def __init__(self, plan: Plan, dtype: str):
+    def __init__(self, plan: Plan):
         steps = itertools.chain.from_iterable(plan.segments)
         numbers = sorted(set(itertools.chain.from_iterable(steps)))
-        self._values = dict(zip(numbers, opaque(numbers, dtype), strict=True))
+        wide = "float64" if plan.compute_dtype == "float64" else "float32"
+        self._values = dict(zip(numbers, opaque(numbers, wide), strict=True))
 
     @staticmethod
     def pays(plan: Plan) -> bool:

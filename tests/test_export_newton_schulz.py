@@ -41,18 +41,17 @@ ALL_LAYOUTS = pytest.mark.parametrize("layout", LAYOUTS)
 # Largest error seen in float32 is 1.1e-6, in float64 5e-15. A step too many or too few
 # changes entries by 1e-2.
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
-# Of the reference evaluator, which computes by NumPy: without AVX-512 its BLAS rounds
-# more often, and eight steps of Polar Express make 2.3e-6 of that.
-TOLERANCE_OF_NUMPY = {"float32": 4e-6, "float64": 1e-12}
+# Of eight steps on the reference evaluator, which computes by NumPy: its BLAS rounds
+# more often without AVX-512, and the slope of Polar Express makes 2.3e-6 of that.
+POLAR_EXPRESS_BY_NUMPY = {"float32": 4e-6, "float64": 1e-12}
 
 
-def assert_polar(runtime, x, triples, **arguments):
+def assert_polar(runtime, x, triples, tolerance=TOLERANCE, **arguments):
     """The graph returns the oracle's answer, in the dtype and shape of its input."""
     result = runtime(newton_schulz(**arguments), x)
     assert result.dtype == x.dtype
-    found = TOLERANCE_OF_NUMPY if runtime is by_reference else TOLERANCE
     np.testing.assert_allclose(
-        result, polar_by_svd(x, triples), rtol=0, atol=found[x.dtype.name]
+        result, polar_by_svd(x, triples), rtol=0, atol=tolerance[x.dtype.name]
     )
 
 
@@ -74,7 +73,9 @@ def test_every_schedule_equals_the_oracle(rng, runtime, name, batch, dtype):
     x = rng.standard_normal((16, 24) if batch is None else (batch, 16, 24))
     triples = SCHEDULES[name].take()
     arguments = {"shape": (16, 24), "batch": batch, "schedule": name, "dtype": dtype}
-    assert_polar(runtime, x.astype(dtype), triples, **arguments)
+    by_numpy = runtime is by_reference and name == "polar_express"
+    tolerance = POLAR_EXPRESS_BY_NUMPY if by_numpy else TOLERANCE
+    assert_polar(runtime, x.astype(dtype), triples, tolerance, **arguments)
 
 
 @ALL_RUNTIMES

@@ -1,50 +1,19 @@
 """An exported optimizer moves arrays as Keras moves the model, without Keras."""
 
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
+from exported_steps import built, gpt, gradients_of
 
 from keras_muon import MatrixView, Muon
 from keras_muon.export import StepRunner, optimizer_step, variable_values
 
 STEPS = 50
-WIDTH, HEADS, VOCABULARY = 16, 2, 20
 
 # Largest difference seen after 50 steps of float32: 4e-7. Parameters move by 0.1.
 TOLERANCE = 2e-5
-
-
-def gpt():
-    """Two blocks: attention with einsum kernels, biases, gains, embedding, head."""
-    layers = keras.layers
-    tokens = keras.Input((8,), dtype="int32")
-    x = layers.Embedding(VOCABULARY, WIDTH)(tokens)
-    for _ in range(2):
-        y = layers.LayerNormalization()(x)
-        x = x + layers.MultiHeadAttention(HEADS, WIDTH // HEADS)(y, y)
-        y = layers.Dense(4 * WIDTH, activation="gelu")(layers.LayerNormalization()(x))
-        x = x + layers.Dense(WIDTH)(y)
-    return keras.Model(tokens, layers.Dense(VOCABULARY)(x))
-
-
-def built(model, **arguments):
-    model.compile(Muon.for_model(model, **arguments), "mse")
-    model.optimizer.build(model.trainable_variables)
-    return model
-
-
-def gradients_of(rng, parameters):
-    """{name: gradient}, at scales from 0.01 to 10."""
-    scales = np.geomspace(1e-2, 10.0, len(parameters))
-    return {
-        name: (scale * rng.standard_normal(value.shape)).astype(value.dtype)
-        for scale, (name, value) in zip(scales, parameters.items(), strict=True)
-    }
 
 
 def apply(model, gradients):
@@ -218,78 +187,6 @@ def test_rates_of_adamw(rng, tmp_path):
         with pytest.raises(ValueError, match="adam_learning_rate"):
             runner.step(gradients_of(rng, parameters), 0.02, **wrong)
         assert_equal_steps(rng, model, runner, [None], **own)
-
-
-def test_arrays_of_the_caller_are_never_written(rng, tmp_path):
-    model = built(gpt(), learning_rate=0.02)
-    parameters, state = variable_values(model)
-    copies = {name: value.copy() for name, value in parameters.items()}
-    folder = optimizer_step(model, tmp_path / "step")
-    runner = StepRunner(folder, parameters, state, device="cpu", threads=1)
-    first = runner.step(gradients_of(rng, parameters), 0.02)
-    kept = {name: value.copy() for name, value in first.items()}
-    runner.step(gradients_of(rng, parameters), 0.02)
-    for name in parameters:
-        np.testing.assert_array_equal(parameters[name], copies[name])
-        np.testing.assert_array_equal(first[name], kept[name])
-        assert not any(value.any() for value in state[name].values())
-
-
-def test_wrong_arrays_are_refused(rng, tmp_path):
-    model = built(gpt(), learning_rate=0.02)
-    parameters, state = variable_values(model)
-    folder = optimizer_step(model, tmp_path / "step")
-    name = next(iter(parameters))
-    less = {key: value for key, value in parameters.items() if key != name}
-    with pytest.raises(ValueError, match=rf"`parameters`.*missing: '{name}'"):
-        StepRunner(folder, less, device="cpu")
-    with pytest.raises(ValueError, match="unknown: 'other'"):
-        StepRunner(folder, parameters | {"other": np.ones(1)}, device="cpu")
-    with pytest.raises(ValueError, match=rf"`state` has no momentum of '{name}'"):
-        StepRunner(folder, parameters, state | {name: {}}, device="cpu")
-    with pytest.raises(ValueError, match="or 'fresh' to start"):
-        StepRunner(folder, parameters, "zero", device="cpu")
-    runner = StepRunner(folder, parameters, device="cpu", threads=1)
-    with pytest.raises(ValueError, match=rf"`gradients` of '{name}' must have shape"):
-        runner.step(parameters | {name: np.ones(3)}, 0.02)
-    wide = parameters[name].astype("float64")
-    with pytest.raises(ValueError, match=rf"'{name}' must have dtype float32.*float64"):
-        runner.step(parameters | {name: wide}, 0.02)
-    with pytest.raises(ValueError, match=rf"`parameters` of '{name}' must have dtype"):
-        StepRunner(folder, parameters | {name: wide}, device="cpu")
-    with pytest.raises(TypeError, match=rf"`gradients` of '{name}' cannot be read"):
-        runner.step(parameters | {name: [[1.0], [1.0, 2.0]]}, 0.02)
-    with pytest.raises(TypeError, match="`learning_rate` must be a number"):
-        runner.step(parameters, None)
-    assert runner.iterations == 0
-    runner.step(parameters | {name: parameters[name].astype("float16")}, 0.02)
-    assert runner.iterations == 1
-
-
-WITHOUT_KERAS = """
-import sys
-import numpy as np
-from keras_muon.export import StepRunner
-values = dict(np.load(sys.argv[2]))
-runner = StepRunner(sys.argv[1], values, device="cpu", threads=1)
-runner.step(values, 0.02)
-print("keras" in sys.modules, runner.iterations)
-"""
-
-
-def test_the_runner_needs_no_keras(tmp_path):
-    model = built(gpt(), learning_rate=0.02)
-    parameters, _ = variable_values(model)
-    np.savez(tmp_path / "values.npz", **parameters)
-    folder = optimizer_step(model, tmp_path / "step")
-    answer = subprocess.run(
-        [sys.executable, "-c", WITHOUT_KERAS, folder, tmp_path / "values.npz"],
-        env={key: v for key, v in os.environ.items() if key != "KERAS_BACKEND"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert answer.stdout.split() == ["False", "1"]
 
 
 def test_the_manifest_says_where_everything_is(tmp_path):

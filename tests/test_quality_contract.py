@@ -117,8 +117,8 @@ def test_large_matrices_keep_the_contract(monkeypatch, large_rows, method):
     """Seen on torch: means of 0.217 and 0.244 beside Jordan's 0.373.
 
     Nearest to a breach are rows of different scales, at 3.8 of the 5 % in float32.
-    TensorFlow rounds sums to bfloat16 where the processor has no instructions for it,
-    and the planner takes none; there it is 5.1 %.
+    TensorFlow rounds partial sums to bfloat16 where the processor has no instructions
+    for it, and the planner never takes it; there it is 5.1 %.
     """
     tensorflow = keras.backend.backend() == "tensorflow"
     if tensorflow and not multiplies_bfloat16(xla=False) and "bfloat16" in method:
