@@ -2,11 +2,12 @@
 
 import os
 
-# Torch first: with TensorFlow in the process before it, its import has crashed.
-import torch
+# One thread for products, here and in processes that tests start: workers with several
+# threads each only wait for each other. NumPy and torch read this when imported.
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-# Small products in several threads only wait for each other.
-torch.set_num_threads(1)
+# Torch first: with TensorFlow in the process before it, its import has crashed.
+import torch  # noqa: F401
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
