@@ -147,7 +147,7 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
                 chosen = [indices[i] for i in bucket]
                 with self._in_turn([grads[i] for i in bucket], before) as gradients:
                     self.update_bucket(chosen, gradients, variables, learning_rate)
-                before = variables[-1] if _is_large(variables[-1]) else before
+                before = variables if _is_large(variables[-1]) else before
 
     def _distributed_tf_update_step(
         self, distribution: Any, grads_and_vars: Any, learning_rate: Any
@@ -179,12 +179,11 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             distribution.extended.update(
                 first, update, args=(gradients, learning_rate), group=False
             )
-            last = others[-1] if others else first
-            before = last if _is_large(last) else before
+            before = [first, *others] if _is_large(first) else before
 
     @contextlib.contextmanager
     def _in_turn(
-        self, gradients: Sequence[Tensor], before: Variable | None
+        self, gradients: Sequence[Tensor], before: Sequence[Variable] | None
     ) -> Iterator[Sequence[Tensor]]:
         """Give gradients of a large bucket that are there once the one before is done.
 
@@ -196,11 +195,13 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             yield gradients
         elif self.may_use_xla:
             # XLA orders operations by the data that they take, and nothing else.
-            yield after(before, gradients)
+            yield after(before[-1], gradients)
         else:
             import tensorflow as tf
 
-            with tf.control_dependencies([entry_of(before)]):
+            # All of them: a single thread leaves what nobody waits for to the end. Of
+            # reading alone, without an entry, TensorFlow drops the order.
+            with tf.control_dependencies(list(map(entry_of, before))):
                 yield gradients
 
 

@@ -1,5 +1,9 @@
 """What steers XLA: values stay, kernels are shared, and buckets wait for each other."""
 
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -127,6 +131,24 @@ def test_buckets_follow_each_other_without_xla_too(monkeypatch):
     """State and temporaries stay below 1.5 times the momenta."""
     used = used_without_xla(monkeypatch, layers=24, in_turn=True)
     assert used < 0.5, used
+
+
+@tensorflow_only
+def test_buckets_follow_each_other_on_a_single_thread():
+    """There TensorFlow puts off what nothing waits for: 1.6 if only the last write is.
+
+    It takes the number of threads when it starts, so the test above has its process.
+    """
+    test = test_buckets_follow_each_other_without_xla_too.__name__
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", f"{__file__}::{test}"],
+        env=os.environ | {"TF_NUM_INTEROP_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    assert "1 passed" in run.stdout
 
 
 @tensorflow_only
