@@ -26,6 +26,11 @@ SHARE_STACKED_ON_CPU = 1 / 8
 LEAST_STACKED_WITHOUT_XLA = 2**20
 SHARE_STACKED_WITHOUT_XLA = 1 / 16
 
+# Small matrices go together up to 2 MiB of float32 at least. Four copies are alive, and
+# more would not stay in caches: 8 stacks of 1000 x 64 x 64 take 0.6 of one's time.
+LEAST_SMALL_STACKED_ON_CPU = 2**19
+SHARE_SMALL_STACKED_ON_CPU = 1 / 10
+
 Batched = str | bool
 
 
@@ -64,14 +69,15 @@ def stacks(
         >>> stacks([square, square], ["float32", "float32"], True)
         [[0, 1]]
     """
-    limit = _most_stacked(views, xla)
+    limits = {small: _most_stacked(views, xla, small) for small in (True, False)}
     groups: dict[tuple, list[int]] = {}
     entries: dict[tuple, int] = {}
     for position, (view, dtype) in enumerate(zip(views, dtypes, strict=True)):
         kind = (*_kind(view), dtype)
         size = view.batch * view.fan_in * view.fan_out
         entries[kind] = entries.get(kind, 0) + size
-        place = _place(view, batched, position, (entries[kind] - size) // limit)
+        stack = (entries[kind] - size) // limits[_is_small(view)]
+        place = _place(view, batched, position, stack)
         groups.setdefault((*kind, place), []).append(position)
     return list(groups.values())
 
@@ -109,8 +115,11 @@ def per_matrix(
 def _kind(view: MatrixView) -> tuple[int, int]:
     """Return the extents of the matrices that may share a stack with these."""
     fans = (view.fan_in, view.fan_out)
-    small = view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU
-    return (min(fans), max(fans)) if small else fans
+    return (min(fans), max(fans)) if _is_small(view) else fans
+
+
+def _is_small(view: MatrixView) -> bool:
+    return view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU
 
 
 def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int:
@@ -124,19 +133,20 @@ def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int
     """
     if batched != "auto":
         return 0 if batched else position
-    if runs_on_accelerator():
-        return stack
-    if view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU:
-        return 0
     # Eager torch has no graph to keep small.
-    return stack if keras.backend.backend() != "torch" else position
+    eager = keras.backend.backend() == "torch" and not runs_on_accelerator()
+    return position if eager and not _is_small(view) else stack
 
 
-def _most_stacked(views: Sequence[MatrixView], xla: bool) -> int:
-    """Return the entries of a stack of large matrices."""
+def _most_stacked(views: Sequence[MatrixView], xla: bool, small: bool) -> int:
+    """Return the entries of a stack of small or of large matrices."""
     if runs_on_accelerator():
         return MOST_STACKED
     entries = sum(view.batch * view.fan_in * view.fan_out for view in views)
-    if xla:
-        return max(LEAST_STACKED_ON_CPU, int(SHARE_STACKED_ON_CPU * entries))
-    return max(LEAST_STACKED_WITHOUT_XLA, int(SHARE_STACKED_WITHOUT_XLA * entries))
+    if small:
+        least, share = LEAST_SMALL_STACKED_ON_CPU, SHARE_SMALL_STACKED_ON_CPU
+    elif xla:
+        least, share = LEAST_STACKED_ON_CPU, SHARE_STACKED_ON_CPU
+    else:
+        least, share = LEAST_STACKED_WITHOUT_XLA, SHARE_STACKED_WITHOUT_XLA
+    return max(least, int(share * entries))

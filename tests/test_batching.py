@@ -196,6 +196,19 @@ def test_stacks_of_large_matrices_are_limited(monkeypatch, accelerator, entries)
     assert stacks(chosen, ["float32"] * len(chosen), "auto") == expected
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_stacks_of_small_matrices_are_limited(monkeypatch, backend):
+    """To 2 MiB of float32, or a tenth of all: what a stack needs grows with it."""
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    small = MatrixView((64, 64), (0,), (1,))
+    sizes = [
+        [len(s) for s in stacks([small] * n, ["float32"] * n, "auto")]
+        for n in (128, 256, 2560)
+    ]
+    assert sizes == [[128], [128, 128], [256] * 10]
+
+
 def test_stacks_are_smaller_where_nothing_is_fused(monkeypatch):
     """TensorFlow without XLA holds more copies of a stack at a time."""
     monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)

@@ -1,4 +1,4 @@
-"""A step of Muon is a small graph: equal matrices share the operations of one stack."""
+"""A step of Muon is a small graph: equal matrices share the operations of a stack."""
 
 import keras
 import numpy as np
@@ -70,15 +70,15 @@ SIZES = {
 }
 
 
-def test_a_step_is_four_times_smaller_than_that_of_keras():
-    """144 matrices of three shapes cost three iterations, not 144.
+def test_a_step_is_three_times_smaller_than_that_of_keras():
+    """144 matrices of three shapes cost nine iterations, of a stack each, not 144.
 
     Counted with Keras 3.15.1 and its Muon: 15911 lines of StableHLO, 15992 nodes of
     TensorFlow, 10131 calls of ATen.
     """
     ours = size_of_a_step(Muon(routes=ROUTES), BLOCKS)
     theirs = size_of_a_step(keras.optimizers.Muon(), BLOCKS)
-    assert theirs >= 4 * ours, f"{theirs} against {ours}, {theirs / ours:.2f} times"
+    assert theirs >= 3 * ours, f"{theirs} against {ours}, {theirs / ours:.2f} times"
 
 
 def test_without_stacks_a_step_is_about_as_large():

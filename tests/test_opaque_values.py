@@ -58,7 +58,10 @@ def test_outside_of_graphs_nothing_is_compiled():
 SHAPES = [(384, 384), (384, 768), (768, 384)]
 
 
-def planned_memory(monkeypatch, layers, in_turn):
+SMALL_SHAPES = [(64, 64), (64, 128), (128, 64)]
+
+
+def planned_memory(monkeypatch, layers, in_turn, shapes=SHAPES):
     """Temporary bytes of a step over those of its momenta, as XLA plans them."""
     import jax
 
@@ -67,7 +70,7 @@ def planned_memory(monkeypatch, layers, in_turn):
         monkeypatch.setattr(
             "keras_muon.bucketed_optimizer.after", lambda _, gradients: gradients
         )
-    variables = [keras.Variable(np.zeros(s, "float32")) for s in SHAPES * layers]
+    variables = [keras.Variable(np.zeros(s, "float32")) for s in shapes * layers]
     optimizer = Muon(routes={".*": "muon"})
     optimizer.build(variables)
     given = [
@@ -89,6 +92,19 @@ def planned_memory(monkeypatch, layers, in_turn):
 def test_a_step_needs_half_of_the_momenta_for_a_while(monkeypatch):
     """State and temporaries stay below 1.5 times the momenta; 0.43 was planned."""
     assert planned_memory(monkeypatch, layers=8, in_turn=True) < 0.5
+
+
+@jax_only
+def test_small_matrices_need_no_more(monkeypatch):
+    """Many of them are several stacks, which wait for each other too: 0.40."""
+    assert planned_memory(monkeypatch, 320, in_turn=True, shapes=SMALL_SHAPES) < 0.5
+
+
+@jax_only
+def test_one_stack_of_small_matrices_would_need_more(monkeypatch):
+    """The guard can fail."""
+    monkeypatch.setattr(batching, "LEAST_SMALL_STACKED_ON_CPU", 2**30)
+    assert planned_memory(monkeypatch, 320, in_turn=True, shapes=SMALL_SHAPES) > 2.0
 
 
 @jax_only
