@@ -22,8 +22,9 @@ from keras_muon.state import add_state, is_narrow
 Tensor = Any
 Variable = Any
 
-# Entries of small variables whose bucket need not wait for the one before.
-MOST_SIDE_BY_SIDE = 2**17
+# Entries of a bucket of small variables that does not wait for the one before: waiting
+# takes an eighth more time on 126 matrices of 32 to 128. A full stack holds more.
+MOST_SIDE_BY_SIDE = 3 * 2**17
 
 
 class BucketedOptimizer(keras.optimizers.Optimizer):
