@@ -194,8 +194,8 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         All at once would keep the temporary memory of all: 1.7 to 2.3 times that of the
         momenta. Small buckets gain from running side by side.
         """
-        waits = before is not None and _is_large(gradients)
-        if not waits or not is_compiled_on_cpu(gradients[0]):
+        waits = _is_large(gradients) and is_compiled_on_cpu(gradients[0])
+        if before is None or not waits:
             yield gradients
         elif self.may_use_xla:
             # XLA orders operations by the data that they take, and nothing else.
