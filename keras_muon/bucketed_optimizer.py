@@ -149,8 +149,8 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             for bucket in self.buckets(indices):
                 variables = [trainable_variables[i] for i in bucket]
                 chosen = [indices[i] for i in bucket]
-                gradients = [grads[i] for i in bucket]
-                with self._in_turn(gradients, variables, before) as gradients:
+                given = [grads[i] for i in bucket]
+                with self._in_turn(given, variables, before) as gradients:
                     self.update_bucket(chosen, gradients, variables, learning_rate)
                 before = variables if _is_large(variables) else before
 
