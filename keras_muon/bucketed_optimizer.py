@@ -166,7 +166,8 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         indices = [self._get_variable_index(v) for _, v in grads_and_vars]
         before = None
         for bucket in self.buckets(indices):
-            first, *others = [grads_and_vars[i][1] for i in bucket]
+            variables = [grads_and_vars[i][1] for i in bucket]
+            first, *others = variables
 
             def update(
                 first: Any,
@@ -177,15 +178,15 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
                 before: Any = before,
             ) -> None:
                 chosen = [indices[i] for i in bucket]
-                variables = [first, *others]
-                with self._in_turn(gradients, variables, before) as gradients:
-                    self.update_bucket(chosen, gradients, variables, rate)
+                own = [first, *others]
+                with self._in_turn(gradients, own, before) as gradients:
+                    self.update_bucket(chosen, gradients, own, rate)
 
             gradients = [grads_and_vars[i][0] for i in bucket]
             distribution.extended.update(
                 first, update, args=(gradients, learning_rate), group=False
             )
-            before = [first, *others] if _is_large([first, *others]) else before
+            before = variables if _is_large(variables) else before
 
     @contextlib.contextmanager
     def _in_turn(

@@ -56,8 +56,6 @@ def test_outside_of_graphs_nothing_is_compiled():
 
 
 SHAPES = [(384, 384), (384, 768), (768, 384)]
-
-
 SMALL_SHAPES = [(64, 64), (64, 128), (128, 64)]
 
 
