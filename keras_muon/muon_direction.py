@@ -7,7 +7,7 @@ from typing import Any
 from keras import ops
 
 from keras_muon.in_turn import in_turn
-from keras_muon.kernels import from_matrices, to_matrices
+from keras_muon.kernels import from_matrices, stacked, to_matrices
 from keras_muon.matrix_view import MatrixView
 from keras_muon.opaque_values import is_compiled_on_cpu, opaque_parts
 from keras_muon.plan import Plan
@@ -45,24 +45,14 @@ def polar_factors(
         factor = polar_factor(matrices, plan, overwrites=overwrites)
         return factor if scale is None else ops.cast(factor, matrices.dtype) * scale
 
+    matrices = [to_matrices(u, v) for u, v in zip(updates, views, strict=True)]
     if plan.loop == "apart" and all(view.batch == 1 for view in views):
-        matrices = [to_matrices(u, v) for u, v in zip(updates, views, strict=True)]
         factors = in_turn(matrices, scaled)
         return [from_matrices(f, v) for f, v in zip(factors, views, strict=True)]
-    stack = _stacked(updates, views)
+    stack = matrices[0] if len(matrices) == 1 else stacked(matrices)
     if due is None:
         return _unstacked(scaled(stack), views)
     return _unstacked(ops.cond(due, lambda: scaled(stack), lambda: stack), views)
-
-
-def _stacked(updates: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:
-    matrices = [to_matrices(u, v) for u, v in zip(updates, views, strict=True)]
-    if len(matrices) == 1:
-        return matrices[0]
-    if all(len(matrix.shape) == 2 for matrix in matrices):
-        return ops.stack(matrices)
-    stacked = [m if len(m.shape) == 3 else ops.expand_dims(m, 0) for m in matrices]
-    return ops.concatenate(stacked, axis=0)
 
 
 def _unstacked(stack: Tensor, views: Sequence[MatrixView]) -> list[Tensor]:

@@ -51,7 +51,7 @@ def step_matrices(
         variables: What to assign to.
         rate: The learning rate in the dtype of the state.
     """
-    if writes_in_place(optimizer, variables):
+    if writes_in_place(optimizer, indices):
         step_matrices_in_place(optimizer, indices, gradients, variables, rate)
         return
     views = [optimizer.routes[index].matrix_view for index in indices]
@@ -94,7 +94,7 @@ def step_by_adamw(
     rate = ops.cast(optimizer.adam_rate(rate), gradients[0].dtype)
     same = optimizer.adam_weight_decay == "same"
     decay = optimizer.weight_decay if same else optimizer.adam_weight_decay
-    if writes_in_place(optimizer, variables):
+    if writes_in_place(optimizer, indices):
         step_by_adamw_in_place(optimizer, indices, gradients, variables, rate, decay)
         return
     for index, gradient, variable in zip(indices, gradients, variables, strict=True):

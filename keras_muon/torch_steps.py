@@ -12,18 +12,17 @@ import keras
 
 from keras_muon.batching import one_orientation, per_matrix
 from keras_muon.muon_direction import polar_factors
-from keras_muon.state import is_narrow
 
 Tensor = Any
 Variable = Any
 
 
-def writes_in_place(optimizer: Any, variables: Sequence[Variable]) -> bool:
+def writes_in_place(optimizer: Any, indices: Sequence[int]) -> bool:
     """Whether these variables can be stepped in place.
 
     Args:
         optimizer: The `Muon` that holds settings and state.
-        variables: What to assign to.
+        indices: Indices of the variables.
 
     Returns:
         False on other backends, for weights with master copies, where steps may be
@@ -33,7 +32,7 @@ def writes_in_place(optimizer: Any, variables: Sequence[Variable]) -> bool:
         keras.backend.backend() == "torch"
         and optimizer.nonfinite == "propagate"
         and not optimizer.is_stateless
-        and not any(map(is_narrow, variables))
+        and all(optimizer.master_of(index) is None for index in indices)
     )
 
 
@@ -49,7 +48,7 @@ def step_matrices_in_place(
 
     momentum = optimizer.momentum
     states = [optimizer.state_of(index)[0].value for index in indices]
-    torch._foreach_mul_(states, momentum)
+    torch._foreach_mul_(states, _factor(momentum, states))
     torch._foreach_add_(states, gradients)
     updates = states
     if optimizer.nesterov:
@@ -97,7 +96,7 @@ def step_by_adamw_in_place(
     momenta = [momentum.value for momentum, _ in states]
     velocities = [velocity.value for _, velocity in states]
     torch._foreach_lerp_(momenta, gradients, 1.0 - beta_1)
-    torch._foreach_mul_(velocities, beta_2)
+    torch._foreach_mul_(velocities, _factor(beta_2, velocities))
     torch._foreach_addcmul_(velocities, gradients, gradients, 1.0 - beta_2)
     step = keras.ops.cast(optimizer.iterations + 1, rate.dtype)
     correction = (1.0 - beta_2**step).sqrt() / (1.0 - beta_1**step)
@@ -125,3 +124,15 @@ def _decay(
     decayed = [weight for index, weight in pairs if optimizer.decays(index)]
     if decayed:
         torch._foreach_mul_(decayed, 1.0 - rate * decay)
+
+
+def _factor(number: float, tensors: Sequence[Tensor]) -> Tensor | float:
+    """Return what all of the tensors are multiplied by fastest.
+
+    On a CPU torch would make a tensor of a number for each of them.
+    """
+    import torch
+
+    first = tensors[0]
+    on_cpu = first.device.type == "cpu"
+    return torch.tensor(number, dtype=first.dtype) if on_cpu else number
