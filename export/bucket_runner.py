@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_muon.export.arrays import as_number
 from keras_muon.export.extras import require_onnxruntime
 from keras_muon.export.manifest import Bucket
 from keras_muon.export.running import content_of
@@ -50,7 +51,8 @@ class BucketRunner:
         zeros = np.zeros(bucket.extents, bucket.dtype)
         self._bind("gradient", zeros)
         self._bind("learning_rate", np.zeros((), bucket.dtype))
-        self._bind("weight_decay", np.asarray(bucket.weight_decay, bucket.dtype))
+        decay = as_number("`weight_decay`", bucket.weight_decay, bucket.dtype)
+        self._bind("weight_decay", decay)
         if bucket.rule == "adamw":
             self._bind("step", np.zeros((), np.int64))
 
@@ -69,7 +71,10 @@ class BucketRunner:
         """
         dtype = self.bucket.dtype
         self._bound["gradient"].update_inplace(self.bucket.stack(gradients))
-        self._bound["learning_rate"].update_inplace(np.asarray(learning_rate, dtype))
+        rate = as_number(
+            f"The learning rate of {self.bucket.rule}", learning_rate, dtype
+        )
+        self._bound["learning_rate"].update_inplace(rate)
         if "step" in self._bound:
             self._bound["step"].update_inplace(np.asarray(number, np.int64))
         self._session.run_with_iobinding(self._binding)

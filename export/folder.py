@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from keras_muon.export.manifest import Manifest
+from keras_muon.export.manifest import FILE_NAME, Manifest, is_manifest
 
 
 def write_together(folder: Path, files: dict[str, bytes], *, force: bool) -> Path:
@@ -19,18 +19,42 @@ def write_together(folder: Path, files: dict[str, bytes], *, force: bool) -> Pat
         The folder.
 
     Raises:
-        FileExistsError: If one of the files is there and `force` is False, or if the
-            folder is a file.
+        FileExistsError: If one of the files is there and `force` is False, if the
+            manifest there is not of an export, or if the folder is a file.
+        OSError: If the folder cannot be written.
     """
+    try:
+        _refuse_what_is_there(folder, files, force)
+        _write(folder, files)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(
+            f"`folder` {str(folder)!r} cannot be written: {error.strerror}. Choose "
+            "another one."
+        ) from error
+    return folder
+
+
+def _refuse_what_is_there(folder: Path, files: dict[str, bytes], force: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{str(folder)!r} is a file. Name a folder.")
+    manifest = folder / FILE_NAME
+    if manifest.exists() and not is_manifest(manifest):
+        raise FileExistsError(
+            f"{str(manifest)!r} is not of an export, so it is not replaced. Choose "
+            "another folder."
+        )
     present = [name for name in files if (folder / name).exists()]
     if present and not force:
         raise FileExistsError(
             f"{str(folder)!r} holds {present[0]!r} already. Choose another folder, or "
             "pass force=True to replace the export in it."
         )
-    stale = _graphs_of(folder) - files.keys() if force else set()
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    stale = _graphs_of(folder) - files.keys()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=folder.parent) as room:
         staged = Path(room) / "staged"
@@ -39,12 +63,11 @@ def write_together(folder: Path, files: dict[str, bytes], *, force: bool) -> Pat
             (staged / name).write_bytes(content)
         if not folder.exists():
             staged.rename(folder)
-            return folder
+            return
         for name in files:
             (staged / name).replace(folder / name)
     for name in stale:
         (folder / name).unlink(missing_ok=True)
-    return folder
 
 
 def _graphs_of(folder: Path) -> set[str]:
@@ -53,5 +76,5 @@ def _graphs_of(folder: Path) -> set[str]:
         buckets = Manifest.read(folder).buckets
     except (FileNotFoundError, ValueError):
         return set()
-    # A manifest may have been edited; nothing outside of the folder is touched.
+    # Whatever a manifest says, nothing outside of the folder is touched.
     return {b.graph for b in buckets if Path(b.graph).name == b.graph}

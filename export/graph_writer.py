@@ -9,6 +9,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from keras_muon.export.arguments import EMULATED
+from keras_muon.export.arrays import as_number
 
 # Which input has the extents of the result, where a node may have one that has them.
 EXTENTS_FROM = {"Add": 0, "Cast": 0, "Div": 0, "Gemm": 2, "Mul": 0}
@@ -88,7 +89,8 @@ class GraphWriter:
     def constant(self, number: float, dtype: str) -> Value:
         """Return a number as a tensor without axes, one per number and dtype."""
         stored = "float32" if dtype in EMULATED else dtype
-        return self.initializer(f"{stored}/{number!r}", np.asarray(number, stored))
+        array = as_number("A constant of this graph", number, stored)
+        return self.initializer(f"{stored}/{number!r}", array)
 
     def node(
         self,

@@ -1,6 +1,7 @@
 """manifest.json: which variable goes through which graph, and with which rates."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from keras_muon.matrix_view import MatrixView
 from keras_muon.routing import Rule
 
 FORMAT = "keras_muon.optimizer_step"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "manifest.json"
 
 
@@ -119,17 +120,25 @@ class Manifest:
     def to_text(self) -> str:
         """Return the text of manifest.json."""
         header = {"format": FORMAT, "format_version": FORMAT_VERSION}
-        return json.dumps(header | dataclasses.asdict(self), indent=2, allow_nan=False)
+        values = header | dataclasses.asdict(self)
+        signed = values | {"sha256": _digest(values)}
+        return json.dumps(signed, indent=2, allow_nan=False)
 
     @classmethod
     def from_text(cls, text: str) -> "Manifest":
         """Return the manifest that `to_text` wrote."""
         values = json.loads(text)
-        version = values.pop("format_version", None)
-        if values.pop("format", None) != FORMAT or version != FORMAT_VERSION:
+        known = isinstance(values, dict) and values.get("format") == FORMAT
+        if not known or values.get("format_version") != FORMAT_VERSION:
             raise ValueError(
                 f"Not a manifest of format {FORMAT!r}, version {FORMAT_VERSION}."
             )
+        if values.pop("sha256", None) != _digest(values):
+            raise ValueError(
+                "It is not as optimizer_step wrote it. Its rates and counts decide how "
+                "training goes on: set them in Keras and export again."
+            )
+        del values["format"], values["format_version"]
         buckets = tuple(_bucket(bucket) for bucket in values.pop("buckets"))
         return cls(**values, buckets=buckets)
 
@@ -151,6 +160,25 @@ class Manifest:
             return cls.from_text(path.read_text(encoding="utf-8"))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file is a manifest of this package, whoever may have edited it.
+
+    Args:
+        path: The file.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT
+
+
+def _digest(values: dict[str, Any]) -> str:
+    """SHA-256 of what a manifest says, however it is laid out."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _bucket(values: dict[str, Any]) -> Bucket:

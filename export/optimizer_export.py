@@ -25,6 +25,7 @@ from keras_muon.export.refusals import (
     refuse_options,
     refuse_variables,
 )
+from keras_muon.messages import require_flag
 from keras_muon.routing import Rule, numbered
 
 Optimizer = Any
@@ -60,7 +61,8 @@ def optimizer_step(
 
     Raises:
         FileExistsError: If files of an export are there and `force` is False.
-        TypeError: If the optimizer is another one.
+        OSError: If the folder cannot be written.
+        TypeError: If the optimizer is another one, or `folder` no path.
         ValueError: If it is not built, or does what graphs do not express: clipping,
             moving averages, gradient accumulation, loss scaling, constraints.
 
@@ -76,6 +78,7 @@ def optimizer_step(
     """
     optimizer = muon_of(optimizer_or_model)
     refuse_options(optimizer)
+    target, force = _checked_folder(folder), require_flag("force", force)
     files, buckets = {}, []
     indices = {name: index for index, name, _ in _moved(optimizer)}
     for bucket in _buckets(optimizer):
@@ -95,7 +98,7 @@ def optimizer_step(
         buckets=tuple(buckets),
     )
     files[FILE_NAME] = manifest.to_text().encode()
-    return write_together(Path(folder), files, force=force)
+    return write_together(target, files, force=force)
 
 
 def variable_values(optimizer_or_model: Any) -> tuple[dict, dict]:
@@ -129,6 +132,20 @@ def variable_values(optimizer_or_model: Any) -> tuple[dict, dict]:
         kept = zip(("momentum", "velocity"), optimizer.state_of(index), strict=False)
         state[name] = {part: np.array(value.numpy()) for part, value in kept}
     return parameters, state
+
+
+def _checked_folder(folder: object) -> Path:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(
+            f"`folder` must be a path; received {folder!r} of type "
+            f"{type(folder).__name__}."
+        )
+    if not os.fspath(folder) or "\0" in str(os.fspath(folder)):
+        raise ValueError(
+            f"`folder` must be the path of a folder; received {folder!r}. '.' is the "
+            "present one."
+        )
+    return Path(folder)
 
 
 def _moved(optimizer: Optimizer) -> list[tuple[int, str, Variable]]:

@@ -27,6 +27,11 @@ def muon_of(optimizer_or_model: Any) -> Optimizer:
         TypeError: If there is none, or it is another optimizer.
         ValueError: If it is not built.
     """
+    if optimizer_or_model is None or isinstance(optimizer_or_model, type):
+        raise TypeError(
+            "`optimizer_or_model` must be a keras_muon.Muon, or a model that was "
+            f"compiled with one; received {optimizer_or_model!r}."
+        )
     is_model = hasattr(optimizer_or_model, "compile")
     missing = None if is_model else optimizer_or_model
     optimizer = getattr(optimizer_or_model, "optimizer", missing)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from keras_muon.export.arrays import as_array
+from keras_muon.export.arrays import as_array, as_number
 from keras_muon.export.extras import require_onnxruntime
 from keras_muon.export.finish import serialized
 from keras_muon.export.reading import read_model
@@ -126,9 +126,13 @@ def _as_array(entry: Any, array: Any) -> np.ndarray:
             f"Input {entry.name!r} is a {entry.type}, as no graph of this package "
             "has. Feed it to an onnxruntime.InferenceSession."
         )
+    if isinstance(array, np.integer):
+        array = array.item()
     if isinstance(array, (int, float)):
         array = _as_scalar(entry, array, wanted)
     array = as_array(f"Input {entry.name!r}", array)
+    if array.dtype.newbyteorder("=") == wanted:
+        array = array.astype(wanted, copy=False)
     if array.dtype != wanted:
         raise _wrong_dtype(entry, array.dtype)
     return array
@@ -147,19 +151,15 @@ def _as_scalar(entry: Any, number: float, wanted: str) -> np.ndarray:
             f"Input {entry.name!r} must be a whole number of 64 bits; received "
             f"{number!r}."
         )
-    try:
-        return np.asarray(number, wanted)
-    except OverflowError:
-        raise ValueError(
-            f"Input {entry.name!r} has dtype {wanted}; {number!r} is too large."
-        ) from None
+    return as_number(f"Input {entry.name!r}", number, wanted)
 
 
 def _wrong_dtype(entry: Any, received: object) -> ValueError:
     wanted = DTYPES.get(entry.type, entry.type)
+    other = "" if wanted == "int64" else ", or export the graph with another `dtype`"
     return ValueError(
         f"Input {entry.name!r} has dtype {wanted}; received {received}. Cast it "
-        f"(array.astype({wanted!r})), or export the graph with another `dtype`."
+        f"(array.astype({wanted!r})){other}."
     )
 
 

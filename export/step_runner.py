@@ -149,6 +149,11 @@ class StepRunner:
 
     def _checked(self, argument: str, arrays: Arrays) -> dict[str, np.ndarray]:
         """Arrays by name: every variable of the manifest, no other, in its shape."""
+        if not isinstance(arrays, Mapping):
+            raise TypeError(
+                f"`{argument}` must be a dictionary {{name: array}}, as "
+                f"variable_values returns it; received {type(arrays).__name__}."
+            )
         entries = {e.name: (e, b) for b in self.manifest.buckets for e in b.variables}
         missing = [name for name in entries if name not in arrays]
         unknown = [name for name in arrays if name not in entries]
@@ -167,11 +172,16 @@ class StepRunner:
         """The state as `{kind: {name: array}}`; nothing for a fresh start."""
         if state == "fresh" or (state is None and self.manifest.iterations == 0):
             return {}
-        if not isinstance(state, Mapping):
+        if state is not None and not isinstance(state, Mapping):
+            raise TypeError(
+                "`state` must be a dictionary as variable_values returns it, 'fresh', "
+                f"or None; received {state!r:.60}."
+            )
+        if state is None:
             raise ValueError(
                 f"The optimizer was exported after {self.manifest.iterations} steps, "
                 "so it has a state: pass state= as variable_values(optimizer) returns "
-                f"it, or 'fresh' to start from zeros; received {state!r}."
+                "it, or 'fresh' to start from zeros; received None."
             )
         found: dict[str, dict[str, np.ndarray]] = {}
         for bucket in self.manifest.buckets:
@@ -181,6 +191,11 @@ class StepRunner:
                     if array is None:
                         raise ValueError(f"`state` has no {kind} of {entry.name!r}.")
                     array = _array("state", entry, array, bucket.dtype)
+                    if kind == "velocity" and (array < 0).any():
+                        raise ValueError(
+                            f"`state` of {entry.name!r} has a negative velocity, which "
+                            "is a mean of squares."
+                        )
                     found.setdefault(kind, {})[entry.name] = array
         return found
 

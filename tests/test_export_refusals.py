@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from small_models import built
 
 from keras_muon import Muon
 from keras_muon.export import StepRunner, optimizer_step, variable_values
@@ -16,21 +17,6 @@ OPTIONS = {
     "gradient_accumulation_steps": {"gradient_accumulation_steps": 2},
     "nonfinite": {"nonfinite": "skip"},
 }
-
-
-def built(optimizer=None, dtype="float32", **arguments):
-    """A small model with a built optimizer; the arguments are the layer's."""
-    model = keras.Sequential(
-        [
-            keras.Input((6,), dtype=dtype),
-            keras.layers.Dense(8, name="a", dtype=dtype, **arguments),
-            keras.layers.Dense(4, name="head", dtype=dtype),
-        ],
-        name="model",
-    )
-    model.compile(optimizer or Muon(0.02), "mse")
-    model.optimizer.build(model.trainable_variables)
-    return model
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -183,26 +169,3 @@ def test_nothing_is_left_behind_by_an_error(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         optimizer_step(built(), tmp_path / "step")
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{}", "Not a manifest of format"),
-        ("no JSON", "cannot be read"),
-        ('{"format": "keras_muon.optimizer_step", "format_version": 2}', "version 1"),
-        (
-            '{"format": "keras_muon.optimizer_step", "format_version": 1}',
-            r"cannot be read: .*'buckets'",
-        ),
-    ],
-)
-def test_other_manifests_are_refused(tmp_path, text, message):
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        StepRunner(tmp_path, {})
-
-
-def test_folders_without_a_manifest_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no manifest\.json in"):
-        StepRunner(tmp_path / "missing", {})

@@ -38,7 +38,7 @@ def test_wrong_arrays_are_refused(rng, tmp_path):
         StepRunner(folder, parameters | {"other": np.ones(1)}, device="cpu")
     with pytest.raises(ValueError, match=rf"`state` has no momentum of '{name}'"):
         StepRunner(folder, parameters, state | {name: {}}, device="cpu")
-    with pytest.raises(ValueError, match="or 'fresh' to start"):
+    with pytest.raises(TypeError, match=r"'fresh', or None; received 'zero'"):
         StepRunner(folder, parameters, "zero", device="cpu")
     runner = StepRunner(folder, parameters, device="cpu", threads=1)
     with pytest.raises(ValueError, match=rf"`gradients` of '{name}' must have shape"):
