@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from keras_muon.export.cli_options import OPTIONS, flag_of
 from keras_muon.export.cli_parser import PROGRAM, parser
+from keras_muon.export.target import writing
 
 GOOD, FAILED, BAD_INPUT, MISSING_EXTRA = 0, 1, 2, 3
 # What shells report for a process that Ctrl-C or a closed pipe ended.
@@ -43,8 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # As Ctrl-C does, so that no temporary file is left.
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = _command(argv)
-        sys.stdout.flush()
+        # The errors of files have their names by now.
+        with writing("standard output"):
+            code = _command(argv)
+            print(end="", flush=True)
         return code
     except _TerminatedError:
         return _refused("terminated.", TERMINATED)
@@ -54,12 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _refused("interrupted.", INTERRUPTED)
     except BrokenPipeError:
-        # Python would complain once more when it closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return PIPE_CLOSED
     except ImportError as error:
         return _refused(str(error), MISSING_EXTRA)
     except (OSError, RuntimeError, TypeError, ValueError) as error:
+        _drop_output()
         return _refused(str(error), BAD_INPUT)
     except MemoryError as error:
         return _refused(f"Not enough memory: {error}", BAD_INPUT)
@@ -72,6 +75,15 @@ def _command(argv: Sequence[str] | None) -> int:
     name = COMMANDS[arguments.command]
     command = importlib.import_module(f"keras_muon.export.{name}").command
     return FAILED if command(arguments) is False else GOOD
+
+
+def _drop_output() -> None:
+    """Drop what cannot be printed: Python would complain once more at its end."""
+    try:
+        # As sys.stdout.flush(), and nothing where there is no standard output.
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _TerminatedError(BaseException):

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -9,8 +10,8 @@ from typing import Any
 
 import onnx
 
+from keras_muon.export.arguments import LARGEST_EXTENT
 from keras_muon.export.check_row import one_line
-from keras_muon.export.cli_types import parsed_binding
 from keras_muon.export.cost import cost, nodes_of, open_extents
 from keras_muon.export.finish import is_as_sealed
 from keras_muon.export.reading import read_model
@@ -36,7 +37,7 @@ def command(arguments: argparse.Namespace) -> bool:
         True.
     """
     model, content = read_model(arguments.file)
-    extents = dict(parsed_binding(text) for text in arguments.extent)
+    extents = _extents(arguments.extent)
     _refuse_unknown_extents(model, extents)
     facts = _facts(model, content, extents)
     if arguments.json:
@@ -46,6 +47,32 @@ def command(arguments: argparse.Namespace) -> bool:
             f"{arguments.file}, {len(content):,} bytes", _rows(facts), sys.stdout
         )
     return True
+
+
+def _extents(texts: Iterable[str]) -> dict[str, int]:
+    extents: dict[str, int] = {}
+    for text in texts:
+        name, value = _binding(text)
+        if name in extents:
+            raise ValueError(
+                f"`extent` must give each name one value; received {name!r} twice, as "
+                f"{extents[name]} and {value}. Leave one out."
+            )
+        extents[name] = value
+    return extents
+
+
+def _binding(text: str) -> tuple[str, int]:
+    """The name and value of an open extent, written `m=768`."""
+    name, _, value = text.partition("=")
+    # No more digits than the largest has: Python refuses to read thousands of them.
+    digits = re.fullmatch(rf"0*([1-9][0-9]{{,{len(str(LARGEST_EXTENT)) - 1}}})", value)
+    if not name or not digits or int(digits[1]) > LARGEST_EXTENT:
+        raise ValueError(
+            f"`extent` must be a name and a whole number from 1 to {LARGEST_EXTENT}, "
+            f"such as m=768; received {text!r}."
+        )
+    return name, int(digits[1])
 
 
 def _refuse_unknown_extents(model: onnx.ModelProto, extents: dict[str, int]) -> None:
@@ -79,8 +106,14 @@ def _port(value: onnx.ValueInfoProto) -> Facts:
         d.dim_value if d.HasField("dim_value") else d.dim_param
         for d in tensor.shape.dim
     ]
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    return {"name": value.name, "dtype": dtype, "shape": shape}
+    return {"name": value.name, "dtype": _dtype(tensor.elem_type), "shape": shape}
+
+
+def _dtype(element_type: int) -> str:
+    try:
+        return onnx.helper.tensor_dtype_to_np_dtype(element_type).name
+    except KeyError:
+        return f"unknown element type {element_type}"
 
 
 def _specification(model: onnx.ModelProto) -> Any:
@@ -95,10 +128,16 @@ def _cost(model: onnx.ModelProto, extents: dict[str, int]) -> Facts:
         counted = cost(model, extents)
     # Files of others hold what may break the inference of shapes; the rest is shown.
     except Exception as error:
-        hint = " Write --extent NAME=N." if open_extents(model) else ""
-        return {"unknown": one_line(error) + hint}
-    flops, moved, _ = counted
-    return {**counted._asdict(), "flops_per_byte": round(flops / moved, 2)}
+        missing = set(open_extents(model)) - extents.keys()
+        hint = " Write --extent NAME=N." if missing else ""
+        # A KeyError is nothing but what was looked for, such as an element type.
+        rest = " is not known." if isinstance(error, KeyError) else ""
+        return {"unknown": one_line(error) + rest + hint}
+    facts = counted._asdict()
+    # A graph without nodes moves nothing.
+    if counted.bytes_moved:
+        facts["flops_per_byte"] = round(counted.flops / counted.bytes_moved, 2)
+    return facts
 
 
 def _rows(facts: Facts) -> Iterator[tuple[str, str, str]]:

@@ -1,6 +1,7 @@
 """The command line's grammar. Nothing here imports onnx."""
 
 import argparse
+import re
 from typing import Any, NoReturn
 
 from keras_muon.export.cli_options import RULES, SHAPES, add_options
@@ -8,6 +9,10 @@ from keras_muon.version import __version__
 
 PROGRAM = "keras-muon"
 VERIFY = ("auto", "none", "reference", "onnxruntime")
+# What float() reads, if it begins with a dash.
+NEGATIVE_NUMBER = re.compile(
+    r"-(([\d_]+\.?[\d_]*|\.[\d_]+)(e[+-]?\d+)?|inf(inity)?|nan)$", re.IGNORECASE
+)
 
 
 class UsageError(ValueError):
@@ -25,6 +30,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, example: str, **settings: Any):
         super().__init__(**settings, allow_abbrev=False)
         self.example = example
+        # Whole or with a point is what argparse knows; the rest it takes for options.
+        self._negative_number_matcher = NEGATIVE_NUMBER
 
     def format_help(self) -> str:
         return f"{self.example}\n\n{super().format_help()}"
@@ -79,7 +86,9 @@ def _add_export(commands: Any) -> None:
 
 
 def _add_output_options(graph: Parser) -> None:
-    graph.add_argument("out", metavar="OUT.onnx", help="'-' is standard output")
+    graph.add_argument(
+        "out", type=_file_name, metavar="OUT.onnx", help="'-' is standard output"
+    )
     graph.add_argument(
         "--test-data",
         action="store_true",
@@ -96,7 +105,7 @@ def _add_verify(commands: Any) -> None:
         example=f"{PROGRAM} verify polar.onnx",
         help="tell whether a file is as it was exported, and right",
     )
-    verify.add_argument("file", metavar="FILE.onnx")
+    verify.add_argument("file", type=_file_name, metavar="FILE.onnx")
     _add_verify_option(verify)
     _add_json_option(verify)
 
@@ -107,7 +116,7 @@ def _add_inspect(commands: Any) -> None:
         example=f"{PROGRAM} inspect polar.onnx",
         help="show inputs, outputs, operators, specification and cost",
     )
-    inspect.add_argument("file", metavar="FILE.onnx")
+    inspect.add_argument("file", type=_file_name, metavar="FILE.onnx")
     inspect.add_argument(
         "--extent",
         action="append",
@@ -124,12 +133,21 @@ def _add_run(commands: Any) -> None:
         example=f"{PROGRAM} run polar.onnx update.npy --out factor.npy",
         help="run a graph on arrays of NumPy, on ONNX Runtime",
     )
-    run.add_argument("file", metavar="FILE.onnx")
+    run.add_argument("file", type=_file_name, metavar="FILE.onnx")
     run.add_argument(
-        "inputs", nargs="*", metavar="IN", help="a .npy file, or a number for a scalar"
+        "inputs",
+        nargs="*",
+        type=_file_name,
+        metavar="IN",
+        help="a .npy file, or a number for a scalar",
     )
     run.add_argument(
-        "--out", nargs="+", required=True, metavar="OUT.npy", help="one per output"
+        "--out",
+        nargs="+",
+        type=_file_name,
+        required=True,
+        metavar="OUT.npy",
+        help="one per output",
     )
     run.add_argument("--device", default="auto", help="auto|cpu|cuda (default: auto)")
     run.add_argument(
@@ -137,6 +155,14 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument("--threads", type=int, help="of a CPU (default: all)")
     run.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def _file_name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError(
+            "must be the name of a file; received '', which is empty. Name a file"
+        )
+    return text
 
 
 def _add_verify_option(command: Parser) -> None:

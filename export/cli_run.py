@@ -10,9 +10,9 @@ import numpy as np
 
 from keras_muon.export.extras import require_onnxruntime
 from keras_muon.export.finish import is_as_sealed
-from keras_muon.export.reading import read_model, require_file
+from keras_muon.export.reading import read_model, reading, require_file
 from keras_muon.export.running import run
-from keras_muon.export.target import check_target, place, staging
+from keras_muon.export.target import check_target, place, staging, writing
 
 
 def command(arguments: argparse.Namespace) -> bool:
@@ -35,12 +35,17 @@ def command(arguments: argparse.Namespace) -> bool:
     outputs = [value.name for value in model.graph.output]
     targets = [Path(name) for name in arguments.out]
     names = [arguments.file, *arguments.inputs]
-    sources = [Path(name) for name in names if Path(name).exists()]
+    sources = [Path(name) for name in names if _exists(name)]
     _check_targets(targets, outputs, sources, force=arguments.force)
     results = _results(model, arguments)
     for target, result in zip(targets, results, strict=True):
         _write(target, result, force=arguments.force)
     return True
+
+
+def _exists(name: str) -> bool:
+    with reading(name):
+        return Path(name).exists()
 
 
 def _check_targets(
@@ -57,7 +62,9 @@ def _check_targets(
             raise ValueError(
                 "--out '-' is no file, and arrays need one: '-' is for export."
             )
-        if target.exists() and any(target.samefile(source) for source in sources):
+        with writing(repr(str(target))):
+            exists = target.exists()
+        if exists and any(target.samefile(source) for source in sources):
             raise ValueError(f"--out {str(target)!r} is an input of this run.")
         check_target(target, force=force)
 
@@ -88,7 +95,8 @@ def _loaded(text: str) -> Any:
             continue
     require_file(text)
     try:
-        array = np.load(text, allow_pickle=False)
+        with reading(text):
+            array = np.load(text, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(
             f"{text!r} is no .npy file of numbers. numpy.save writes one."

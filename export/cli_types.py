@@ -49,17 +49,6 @@ def parsed_extent(text: str) -> int | str:
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else text
 
 
-def parsed_binding(text: str) -> tuple[str, int]:
-    """Return the name and value of an open extent, written `m=768`."""
-    name, equals, value = text.partition("=")
-    if not equals or not name or not re.fullmatch(r"\d*[1-9]\d*", value):
-        raise ValueError(
-            f"`extent` must be a name and a whole number, such as m=768; received "
-            f"{text!r}."
-        )
-    return name, int(value)
-
-
 def parsed_schedule(text: str) -> str | Schedule:
     """Return the name of a schedule, or one of its own from triples.
 

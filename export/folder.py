@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from keras_muon.export.manifest import FILE_NAME, Manifest, is_manifest
+from keras_muon.export.target import writing
 
 
 def write_together(folder: Path, files: dict[str, bytes], *, force: bool) -> Path:
@@ -23,16 +24,9 @@ def write_together(folder: Path, files: dict[str, bytes], *, force: bool) -> Pat
             manifest there is not of an export, or if the folder is a file.
         OSError: If the folder cannot be written.
     """
-    try:
+    with writing(f"`folder` {str(folder)!r}"):
         _refuse_what_is_there(folder, files, force)
         _write(folder, files)
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise type(error)(
-            f"`folder` {str(folder)!r} cannot be written: {error.strerror}. Choose "
-            "another one."
-        ) from error
     return folder
 
 

@@ -1,5 +1,6 @@
 """Read a file as a model, or say what is the matter with it."""
 
+import contextlib
 import enum
 import os
 from collections.abc import Iterator
@@ -46,6 +47,27 @@ class UnreadableFileError(ValueError):
         self.verdict = verdict
 
 
+@contextlib.contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Say in the operating system's errors what was read, and what to do.
+
+    Args:
+        path: What is read.
+
+    Raises:
+        OSError: Of the same class. Those that have words of their own stay as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise type(error)(
+            f"Cannot read {str(path)!r}: {error.strerror}. Name a file that exists and "
+            "that you may read."
+        ) from error
+
+
 def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, bytes]:
     """Return the model of a file, and the file's bytes.
 
@@ -57,16 +79,23 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, bytes]:
 
     Raises:
         FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
         UnreadableFileError: If it is no ONNX model, only the beginning of one, or
             damaged.
     """
     require_file(path)
-    content = Path(path).read_bytes()
+    with reading(path):
+        content = Path(path).read_bytes()
     return parsed(content, repr(str(path))), content
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
     """Raise FileNotFoundError if there is no file of this name."""
+    with reading(path):
+        _require_file(path)
+
+
+def _require_file(path: str | os.PathLike[str]) -> None:
     if Path(path).is_dir():
         raise FileNotFoundError(f"{str(path)!r} is a folder. Name a file in it.")
     if not Path(path).exists():
@@ -103,7 +132,8 @@ def parsed(content: bytes, name: str) -> onnx.ModelProto:
         model = onnx.ModelProto()
     if model.ir_version and model.HasField("graph") and model.opset_import:
         return model
-    if model.ir_version:
+    # Messages of another kind may begin as a model does, and go on otherwise.
+    if model.ir_version and any(end == len(content) for _, end in _fields(content)):
         last = model.ListFields()[-1][0].name
         raise UnreadableFileError(
             Verdict.TRUNCATED,

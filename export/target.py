@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, and replace others only when told to."""
 
 import contextlib
+import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,41 @@ from pathlib import Path
 # The layout of the ONNX backend tests.
 TEST_DATA = "test_data_set_"
 TEST_MODEL = "model.onnx"
+
+# What a user can do; where nothing is named here, the right to write is missing.
+WAYS_OUT = {
+    errno.ENOSPC: "Free some space, or choose another disk.",
+    errno.EDQUOT: "Free some space, or choose another disk.",
+    errno.ENAMETOOLONG: "Choose a shorter name.",
+}
+
+
+@contextlib.contextmanager
+def writing(name: str) -> Iterator[None]:
+    """Say in the operating system's errors what was written, and what to do.
+
+    Args:
+        name: What is written.
+
+    Raises:
+        OSError: Of the same class. Those that have words of their own stay as they are.
+
+    Example:
+        >>> with writing("'a.onnx'"):
+        ...     raise OSError(errno.ENAMETOOLONG, "File name too long")
+        Traceback (most recent call last):
+        OSError: Cannot write 'a.onnx': File name too long. Choose a shorter name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        way_out = WAYS_OUT.get(
+            error.errno, "Choose another place, or get the right to write there."
+        )
+        message = f"Cannot write {name}: {error.strerror}. {way_out}"
+        raise type(error)(message) from error
 
 
 def check_target(path: Path, *, force: bool) -> None:
@@ -21,8 +58,14 @@ def check_target(path: Path, *, force: bool) -> None:
     Raises:
         FileExistsError: If it exists and `force` is False.
         FileNotFoundError: If its folder does not exist.
+        OSError: If its name is too long, or its folder may not be searched.
         ValueError: If it is a folder, or a device.
     """
+    with writing(repr(str(path))):
+        _check_target(path, force)
+
+
+def _check_target(path: Path, force: bool) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {str(path.parent)!r}.")
     if not Path(os.path.realpath(path)).parent.is_dir():
@@ -50,6 +93,11 @@ def check_test_folder(folder: Path, *, force: bool) -> None:
     Raises:
         FileExistsError: If it exists, and `force` is False or it holds other files.
     """
+    with writing(repr(str(folder))):
+        _check_test_folder(folder, force)
+
+
+def _check_test_folder(folder: Path, force: bool) -> None:
     if not folder.exists():
         return
     others = [str(folder)] if not folder.is_dir() else _others(folder)
@@ -79,16 +127,17 @@ def staging(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If nothing can be written there.
     """
-    try:
-        room = tempfile.TemporaryDirectory(prefix=".keras-muon-", dir=path.parent)
-    except OSError as error:
-        raise OSError(f"Cannot write {str(path)!r}: {error.strerror}.") from error
-    with room as name:
-        yield Path(name)
+    with (
+        writing(repr(str(path))),
+        tempfile.TemporaryDirectory(prefix=".keras-muon-", dir=path.parent) as room,
+    ):
+        yield Path(room)
 
 
 def place(file: Path, path: Path, *, force: bool) -> None:
     """Rename a staged file to its target, through a link if the target is one.
+
+    A file that is replaced leaves its permissions to the new one.
 
     Args:
         file: The staged file.
@@ -99,6 +148,8 @@ def place(file: Path, path: Path, *, force: bool) -> None:
         FileExistsError: If the target has come to exist and `force` is False.
     """
     check_target(path, force=force)
+    if path.exists():
+        file.chmod(stat.S_IMODE(path.stat().st_mode))
     os.replace(file, os.path.realpath(path))
 
 

@@ -184,11 +184,48 @@ def test_open_and_unknown_costs_are_not_numbers(capsys, tmp_path):
     assert "ai.onnx.ml" in capsys.readouterr().out
 
 
+def test_the_largest_extent_is_counted(capsys, tmp_path):
+    path = exported(tmp_path, batch="k")
+    answer = answered(capsys, "inspect", path, "--extent", f"k={2**63 - 1}")
+    assert answer["cost"]["bytes_in_and_out"] == 2 * 4 * 32 * (2**63 - 1)
+
+
+def test_what_is_known_of_altered_files_is_shown(capsys, tmp_path):
+    def remove_nodes(model):
+        del model.graph.node[:]
+
+    answer = answered(capsys, "inspect", altered(tmp_path, remove_nodes))
+    assert answer["operators"] == {}
+    assert answer["cost"] == {"flops": 0, "bytes_moved": 0, "bytes_in_and_out": 256}
+
+    def change_type(model):
+        model.graph.input[0].type.tensor_type.elem_type = 91
+
+    path = altered(tmp_path, change_type)
+    answer = answered(capsys, "inspect", path)
+    assert answer["inputs"][0]["dtype"] == "unknown element type 91"
+    assert answer["outputs"][0]["dtype"] == "float32"
+    assert answer["cost"] == {"unknown": "91 is not known."}
+    assert main(["inspect", str(path)]) == 0
+    assert "unknown element type 91, 8 x 4" in capsys.readouterr().out
+
+
+def test_a_cost_that_no_extent_would_give_asks_for_none(capsys, tmp_path):
+    answer = answered(capsys, "inspect", foreign(tmp_path), "--extent", "b=2")
+    assert "--extent" not in answer["cost"]["unknown"]
+
+
 def test_bad_input_is_refused(capsys, tmp_path):
     path = exported(tmp_path, batch="k")
     for extent in ("k", "k=0", "k=-1", "k=two", "=3"):
         line = refused(capsys, "inspect", path, f"--extent={extent}")
         assert "--extent must be a name and a whole number" in line
+    for number in (2**63, 10**20, "9" * 5000):
+        line = refused(capsys, "inspect", path, f"--extent=k={number}")
+        assert f"a whole number from 1 to {2**63 - 1}, such as" in line
+    line = refused(capsys, "inspect", path, "--extent", "k=3", "--extent", "k=4")
+    assert "--extent must give each name one value; received 'k' twice" in line
+    assert "as 3 and 4. Leave one out." in line
     line = refused(capsys, "inspect", path, "--extent", "m=3")
     assert "leaves no extent 'm' open. Open: ['k']" in line
     assert "no file" in refused(capsys, "inspect", tmp_path / "none.onnx")

@@ -46,6 +46,28 @@ def test_a_step_takes_numbers_for_scalars_and_writes_all_outputs(tmp_path, x):
     assert not np.load(outs[1]).any()
 
 
+@pytest.mark.parametrize("number", ["-1", "-1e-3", "-1.5e0", "-.5E+1", "-2.", "-inf"])
+def test_negative_numbers_are_no_options(tmp_path, number):
+    path, out = tmp_path / "same.onnx", tmp_path / "out.npy"
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18]>
+        g (float x) => (float y) { y = Identity(x) }"""
+    )
+    path.write_bytes(model.SerializeToString())
+    assert main(["run", str(path), number, "--out", str(out)]) == 0
+    assert np.load(out) == np.float32(number)
+
+
+def test_other_words_with_a_dash_are_options(capsys, tmp_path):
+    path, out = exported(tmp_path), tmp_path / "out.npy"
+    for word in ("-", "-e3", "-1e", "-1,2", "-info", "-x.npy", "-1.npy"):
+        line = refused(capsys, "run", path, word, "--out", out)
+        message = "There is no file" if word == "-" else "unrecognized arguments"
+        assert message in line
+    line = refused(capsys, "run", path, "--threads", "-1e3", "--out", out)
+    assert "--threads: invalid int value: '-1e3'" in line
+
+
 def test_a_changed_graph_runs_with_a_warning(capsys, tmp_path, x):
     """A good one runs without a word."""
     update = saved(tmp_path / "x.npy", x)

@@ -42,6 +42,17 @@ def test_force_replaces_the_file_behind_a_link_and_keeps_usual_permissions(tmp_p
     assert stat.S_IMODE(file.stat().st_mode) == usual
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604])
+def test_force_keeps_the_permissions_of_the_old_file(tmp_path, mode):
+    path = tmp_path / "a.onnx"
+    path.write_text("old")
+    path.chmod(mode)
+    words = ["export", "newton-schulz", str(path), "--shape", "8x4", "--force"]
+    assert main([*words, "--verify", "none"]) == 0
+    assert path.read_bytes() == serialized(newton_schulz((8, 4)))
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
 def failing(error):
     def fail(*_, **__):
         raise error
@@ -53,13 +64,13 @@ FAILURES = {
     "folder": (
         (target.tempfile, "TemporaryDirectory"),
         PermissionError(13, "Permission denied", "x"),
-        "Cannot write.*a.onnx': Permission denied",
+        "Cannot write '.*/a.onnx': Permission denied. Choose another place, or get",
         2,
     ),
     "disk": (
         (cli_export.Path, "write_bytes"),
         OSError(28, "No space left on device"),
-        "No space left on device",
+        "Cannot write '.*/a.onnx': No space left on device. Free some space, or",
         2,
     ),
     "interrupt": ((cli_export, "check_list"), KeyboardInterrupt(), "interrupted", 130),

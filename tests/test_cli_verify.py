@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+import onnx
 import pytest
 from cli_runs import altered, exported, exported_step, refused, verdict_on
 
@@ -74,6 +75,16 @@ def test_graphs_of_other_versions_are_compared_without_their_version(capsys, tmp
     assert "made by version 0.0.1" in rows["specification"]["detail"]
 
 
+def test_alterations_of_other_versions_are_told_without_the_version(capsys, tmp_path):
+    def altered_older(model):
+        model.producer_version = "0.0.1"
+        seal(model)
+        model.doc_string = "mine"
+
+    _, _, rows = verdict_on(capsys, altered(tmp_path, altered_older))
+    assert rows["specification"]["detail"] == "doc_string should not be there"
+
+
 def test_files_without_specification(capsys, tmp_path):
     verdict, reason, _ = verdict_on(capsys, altered(tmp_path, clear_metadata))
     assert verdict == "altered"
@@ -101,6 +112,10 @@ NOT_ONNX = {
     "npy": b"\x93NUMPY\x01\x00v\x00{'descr': '<f4'}",
     "json": b'{"kind": "newton_schulz"}',
     "wire": b"\x08\x08\xff\xff",
+    # A field that no model has, then a version.
+    "later": b"\xf8\x01\x01\x08\x08",
+    # It begins as a model that has nothing but a version, and goes on as none does.
+    "tensor": onnx.numpy_helper.from_array(np.zeros((3, 4))).SerializeToString(),
 }
 
 

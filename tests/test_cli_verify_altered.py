@@ -132,8 +132,8 @@ ALTERED = {
     ),
     "source": (change_source, "metadata_props[keras_muon.sha256].value is"),
     "version": (
-        lambda model: setattr(model, "producer_version", "0.1.1"),
-        "metadata_props[keras_muon.sha256].value is",
+        lambda model: setattr(model, "producer_version", "9.9.9"),
+        "producer_version is '9.9.9', should be",
     ),
     "endless": (change_specification("steps", 10**9), "`steps` must be at most 1000"),
 }

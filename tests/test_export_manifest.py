@@ -85,7 +85,7 @@ def test_a_manifest_of_something_else_is_never_replaced(tmp_path):
         ("", ValueError, "`folder` must be the path of a folder; received ''"),
         ("a\0b", ValueError, "`folder` must be the path of a folder"),
         (None, TypeError, "`folder` must be a path; received None"),
-        ("x" * 300, OSError, "`folder` 'x+' cannot be written: File name too long"),
+        ("x" * 300, OSError, "Cannot write `folder` 'x+': .*shorter name"),
     ],
     ids=["empty", "null", "none", "long"],
 )
@@ -100,7 +100,7 @@ def test_what_is_no_folder_is_refused_by_name(
 
 def test_a_file_as_parent_is_named(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(OSError, match=r"`folder` .*file/step' cannot be written"):
+    with pytest.raises(OSError, match=r"Cannot write `folder` .*file/step'"):
         optimizer_step(built(), tmp_path / "file" / "step")
 
 
