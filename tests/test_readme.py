@@ -123,7 +123,7 @@ def test_commands_of_the_command_line_run(tmp_path, monkeypatch, capsys):
     np.save("update.npy", numbers.standard_normal((768, 3072), dtype="float32"))
     lines = "".join(blocks(README, "bash")[2:]).splitlines()
     installs = [line for line in lines if line.startswith("pip install")]
-    extras = re.findall(r'"keras-muon\[([\w,-]+)\]"', " ".join(installs))
+    extras = re.findall(r'"\.\[([\w,-]+)\]"', " ".join(installs))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert len(extras) == len(installs)
     assert set(extras) <= project["optional-dependencies"].keys()
