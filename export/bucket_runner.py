@@ -61,19 +61,20 @@ class BucketRunner:
         """The state of the rule: momentum, and AdamW's velocity."""
         return state_names(self.bucket)
 
-    def step(self, gradients: Arrays, learning_rate: float, number: int) -> None:
+    def rate(self, learning_rate: float) -> np.ndarray:
+        """Return a rate in the bucket's dtype, or refuse it, before anything moves."""
+        described = f"The learning rate of {self.bucket.rule}"
+        return as_number(described, learning_rate, self.bucket.dtype)
+
+    def step(self, gradients: Arrays, rate: np.ndarray, number: int) -> None:
         """Move all variables by one step.
 
         Args:
             gradients: By name of the variable.
-            learning_rate: The rate of this rule at this step.
+            rate: The rate of this rule at this step, from `rate`.
             number: Number of this step, counted from 1.
         """
-        dtype = self.bucket.dtype
         self._bound["gradient"].update_inplace(self.bucket.stack(gradients))
-        rate = as_number(
-            f"The learning rate of {self.bucket.rule}", learning_rate, dtype
-        )
         self._bound["learning_rate"].update_inplace(rate)
         if "step" in self._bound:
             self._bound["step"].update_inplace(np.asarray(number, np.int64))

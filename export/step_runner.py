@@ -126,8 +126,9 @@ class StepRunner:
             "muon": require_number("learning_rate", learning_rate),
             "adamw": self._adam_rate(learning_rate, adam_learning_rate),
         }
-        for runner in self._runners:
-            rate = rates[runner.bucket.rule]
+        # All of them before the first bucket moves.
+        checked_rates = [r.rate(rates[r.bucket.rule]) for r in self._runners]
+        for runner, rate in zip(self._runners, checked_rates, strict=True):
             runner.step(checked, rate, self._iterations + 1)
         self._iterations += 1
         return self.parameters

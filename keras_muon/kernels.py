@@ -44,8 +44,8 @@ def _reshaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _native(name: str, function: Callable) -> Callable:
     """Return torch's own function where a step is not compiled but taken in Python.
 
-    `keras.ops` first asks whether any of the tensors is symbolic. Of 126 matrices that
-    takes a twelfth of the step.
+    `keras.ops` first asks of each tensor whether it is symbolic, which shows where many
+    are small: see `small` in `examples/benchmarks/RESULTS.md`.
     """
     if keras.backend.backend() != "torch":
         return function

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from small_models import built
 
+from keras_muon import Muon
 from keras_muon.export import (
     StepRunner,
     adamw_step,
@@ -27,13 +28,19 @@ def test_a_number_that_would_be_infinite_is_refused():
     assert np.isfinite(run(model, W, W, W, 1e30, 0.0)[0]).all()
 
 
-def test_a_rate_that_would_be_infinite_leaves_the_runner_as_it_was(tmp_path):
-    model = built()
+@pytest.mark.parametrize(("rule", "rate"), [("muon", 1e50), ("adamw", 1e30)])
+def test_a_rate_that_would_be_infinite_leaves_the_runner_as_it_was(
+    tmp_path, rule, rate
+):
+    """AdamW's, 1e20 times Muon's here, is refused before Muon's bucket moves."""
+    ratio = {"ratio": 1e20} if rule == "adamw" else None
+    model = built(Muon(0.02, adam_learning_rate=ratio))
     folder = optimizer_step(model, tmp_path / "step")
     parameters, state = variable_values(model)
     runner = StepRunner(folder, parameters, state, device="cpu", threads=1)
-    with pytest.raises(ValueError, match=r"learning rate of \w+ has dtype float32; 1e"):
-        runner.step(parameters, 1e50)
+    assert runner.manifest.buckets[0].rule == "muon"
+    with pytest.raises(ValueError, match=f"learning rate of {rule} has dtype float32"):
+        runner.step(parameters, rate)
     assert runner.iterations == 0
     for name, value in runner.parameters.items():
         np.testing.assert_array_equal(value, parameters[name])
