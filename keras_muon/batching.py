@@ -9,6 +9,7 @@ import numpy as np
 from keras_muon.devices import runs_on_accelerator
 from keras_muon.matrix_view import MatrixView
 from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
+from keras_muon.scaling import Scaling
 
 Tensor = Any
 
@@ -94,6 +95,24 @@ def one_orientation(views: Sequence[MatrixView]) -> list[MatrixView]:
     """
     fan_in = views[0].fan_in
     return [view if view.fan_in == fan_in else view.turned for view in views]
+
+
+def step_factors(scale: Scaling, views: Sequence[MatrixView]) -> list[float]:
+    """Return the step factor of each kernel.
+
+    Args:
+        scale: From fan_in and fan_out to the factor.
+        views: Their matrix views.
+
+    Example:
+        >>> kernel = MatrixView.of_last_axes((8, 4))
+        >>> step_factors(lambda fan_in, fan_out: fan_in / fan_out, [kernel, kernel])
+        [2.0, 2.0]
+    """
+    # Once per pair: kernels of a bucket share theirs, but for their orientation.
+    fans = [(view.fan_in, view.fan_out) for view in views]
+    factors = {pair: scale(*pair) for pair in set(fans)}
+    return [factors[pair] for pair in fans]
 
 
 def per_matrix(

@@ -34,7 +34,15 @@ def prepared(
     dense = [_densified(gradient) for gradient in gradients]
     if dense and variables is not None:
         _check_shapes(dense, variables)
-    return [_widened(gradient) for gradient in dense]
+    # There are few dtypes: what is small is stepped faster than its dtype is looked up.
+    kinds = {gradient.dtype: gradient for gradient in dense if gradient is not None}
+    narrow = {dtype for dtype, gradient in kinds.items() if is_narrow(gradient)}
+    return [
+        keras.ops.cast(gradient, state_dtype(gradient))
+        if gradient is not None and gradient.dtype in narrow
+        else gradient
+        for gradient in dense
+    ]
 
 
 def _check_shapes(gradients: Sequence[Any], variables: Sequence[Variable]) -> None:
@@ -46,8 +54,10 @@ def _check_shapes(gradients: Sequence[Any], variables: Sequence[Variable]) -> No
     for gradient, variable in zip(gradients, variables, strict=True):
         if gradient is None:
             continue
-        # On TensorFlow an extent may be unknown until the graph runs.
         shape, wanted = tuple(gradient.shape), tuple(variable.shape)
+        if shape == wanted:
+            continue
+        # On TensorFlow an extent may be unknown until the graph runs.
         fits = len(shape) == len(wanted) and all(
             extent in (None, other) for extent, other in zip(shape, wanted, strict=True)
         )
@@ -66,9 +76,3 @@ def _densified(gradient: Tensor) -> Tensor:
 
     sparse = isinstance(gradient, tf.IndexedSlices)
     return tf.convert_to_tensor(gradient) if sparse else gradient
-
-
-def _widened(gradient: Tensor) -> Tensor:
-    if gradient is None or not is_narrow(gradient):
-        return gradient
-    return keras.ops.cast(gradient, state_dtype(gradient))

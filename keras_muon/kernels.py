@@ -13,6 +13,8 @@ Tensor = Any
 
 def to_matrices(x: Tensor, view: MatrixView) -> Tensor:
     """Return a kernel as (batch, in, out), or (in, out) if the batch is 1."""
+    if view.is_matrix:
+        return x
     x = _permuted(_reshaped(x, view.factors), view.permutation)
     shape = view.matrix_shape
     return _reshaped(x, shape[1:] if view.batch == 1 else shape)
@@ -20,6 +22,8 @@ def to_matrices(x: Tensor, view: MatrixView) -> Tensor:
 
 def from_matrices(matrices: Tensor, view: MatrixView) -> Tensor:
     """Return the kernel that `to_matrices` took apart."""
+    if view.is_matrix:
+        return _reshaped(matrices, view.shape)
     x = _permuted(_reshaped(matrices, view.permuted_factors), view.inverse_permutation)
     return _reshaped(x, view.shape)
 

@@ -124,11 +124,10 @@ class MatrixOptimizer(BucketedOptimizer):
     ) -> None:
         """Update hidden matrices of one shape together, or AdamW's variables."""
         dtype = state_dtype(self._trainable_variables[indices[0]])
-        standard = keras.backend.standardize_dtype
-        # A cast that changes nothing takes longer than to see so.
-        gradients = [
-            g if standard(g.dtype) == dtype else ops.cast(g, dtype) for g in gradients
-        ]
+        given = {gradient.dtype for gradient in gradients}
+        # Casts that change nothing take longer than to see so.
+        if {keras.backend.standardize_dtype(each) for each in given} != {dtype}:
+            gradients = [ops.cast(gradient, dtype) for gradient in gradients]
         rate = ops.cast(learning_rate, dtype)
         if self.routes[indices[0]].rule == "adamw":
             step_by_adamw(self, indices, gradients, variables, rate)

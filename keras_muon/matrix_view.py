@@ -133,6 +133,12 @@ class MatrixView:
         return (self.batch, self.fan_in, self.fan_out)
 
     @functools.cached_property
+    def is_matrix(self) -> bool:
+        """Whether the kernel, as it is, is its one matrix (in, out)."""
+        ordered = self.permutation == tuple(range(len(self.factors)))
+        return ordered and self.batch == 1 and self.shape == self.matrix_shape[1:]
+
+    @functools.cached_property
     def turned(self) -> Self:
         """The view of the transposed matrices.
 

@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_muon.adamw import AdamWState, adamw_direction
-from keras_muon.batching import one_orientation, per_matrix
+from keras_muon.batching import one_orientation, per_matrix, step_factors
 from keras_muon.momentum import nesterov_update
 from keras_muon.muon_direction import polar_factors
 from keras_muon.torch_steps import (
@@ -55,7 +55,7 @@ def step_matrices(
         step_matrices_in_place(optimizer, indices, gradients, variables, rate)
         return
     views = [optimizer.routes[index].matrix_view for index in indices]
-    scales = [optimizer.scale(view.fan_in, view.fan_out) for view in views]
+    scales = step_factors(optimizer.scale, views)
     uses = [usable(optimizer, gradient) for gradient in gradients]
     updates = [
         _advance_momentum(optimizer, index, gradient, use)

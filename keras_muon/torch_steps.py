@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_muon.batching import one_orientation, per_matrix
+from keras_muon.batching import one_orientation, per_matrix, step_factors
 from keras_muon.muon_direction import polar_factors
 
 Tensor = Any
@@ -54,7 +54,7 @@ def step_matrices_in_place(
     if optimizer.nesterov:
         updates = torch._foreach_add(gradients, states, alpha=momentum)
     views = [optimizer.routes[index].matrix_view for index in indices]
-    scales = [optimizer.scale(view.fan_in, view.fan_out) for view in views]
+    scales = step_factors(optimizer.scale, views)
     # Without Nesterov's step ahead the updates are the momenta themselves.
     own = optimizer.nesterov
     turned, plan = one_orientation(views), optimizer.plan_of(indices)
