@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from keras_muon.export.cli_options import OPTIONS, flag_of
 from keras_muon.export.cli_parser import PROGRAM, parser
-from keras_muon.export.target import writing
+from keras_muon.export.file_errors import writing
 
 GOOD, FAILED, BAD_INPUT, MISSING_EXTRA = 0, 1, 2, 3
 # What shells report for a process that Ctrl-C or a closed pipe ended.

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from keras_muon.export.extras import require_onnxruntime
+from keras_muon.export.file_errors import reading, writing
 from keras_muon.export.finish import is_as_sealed
-from keras_muon.export.reading import read_model, reading, require_file
+from keras_muon.export.reading import read_model, require_file
 from keras_muon.export.running import run
-from keras_muon.export.target import check_target, place, staging, writing
+from keras_muon.export.target import check_target, place, staging
 
 
 def command(arguments: argparse.Namespace) -> bool:
@@ -44,7 +45,7 @@ def command(arguments: argparse.Namespace) -> bool:
 
 
 def _exists(name: str) -> bool:
-    with reading(name):
+    with reading(repr(name)):
         return Path(name).exists()
 
 
@@ -95,7 +96,7 @@ def _loaded(text: str) -> Any:
             continue
     require_file(text)
     try:
-        with reading(text):
+        with reading(repr(text)):
             array = np.load(text, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(

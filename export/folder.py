@@ -3,8 +3,8 @@
 import tempfile
 from pathlib import Path
 
+from keras_muon.export.file_errors import writing
 from keras_muon.export.manifest import FILE_NAME, Manifest, is_manifest
-from keras_muon.export.target import writing
 
 
 def write_together(folder: Path, files: dict[str, bytes], *, force: bool) -> Path:

@@ -1,6 +1,5 @@
 """Read a file as a model, or say what is the matter with it."""
 
-import contextlib
 import enum
 import os
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from pathlib import Path
 
 import onnx
 from google.protobuf.message import DecodeError
+
+from keras_muon.export.file_errors import reading
 
 # How protocol buffers write a field: a tag of its number and wire type comes first.
 # ModelProto has only numbers (wire type 0) and what has a length.
@@ -47,27 +48,6 @@ class UnreadableFileError(ValueError):
         self.verdict = verdict
 
 
-@contextlib.contextmanager
-def reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Say in the operating system's errors what was read, and what to do.
-
-    Args:
-        path: What is read.
-
-    Raises:
-        OSError: Of the same class. Those that have words of their own stay as they are.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        raise type(error)(
-            f"Cannot read {str(path)!r}: {error.strerror}. Name a file that exists and "
-            "that you may read."
-        ) from error
-
-
 def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, bytes]:
     """Return the model of a file, and the file's bytes.
 
@@ -84,14 +64,14 @@ def read_model(path: str | os.PathLike[str]) -> tuple[onnx.ModelProto, bytes]:
             damaged.
     """
     require_file(path)
-    with reading(path):
+    with reading(repr(str(path))):
         content = Path(path).read_bytes()
     return parsed(content, repr(str(path))), content
 
 
 def require_file(path: str | os.PathLike[str]) -> None:
     """Raise FileNotFoundError if there is no file of this name."""
-    with reading(path):
+    with reading(repr(str(path))):
         _require_file(path)
 
 

@@ -1,51 +1,17 @@
 """Files that appear whole or not at all, and replace others only when told to."""
 
 import contextlib
-import errno
 import os
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from keras_muon.export.file_errors import writing
+
 # The layout of the ONNX backend tests.
 TEST_DATA = "test_data_set_"
 TEST_MODEL = "model.onnx"
-
-# What a user can do; where nothing is named here, the right to write is missing.
-WAYS_OUT = {
-    errno.ENOSPC: "Free some space, or choose another disk.",
-    errno.EDQUOT: "Free some space, or choose another disk.",
-    errno.ENAMETOOLONG: "Choose a shorter name.",
-}
-
-
-@contextlib.contextmanager
-def writing(name: str) -> Iterator[None]:
-    """Say in the operating system's errors what was written, and what to do.
-
-    Args:
-        name: What is written.
-
-    Raises:
-        OSError: Of the same class. Those that have words of their own stay as they are.
-
-    Example:
-        >>> with writing("'a.onnx'"):
-        ...     raise OSError(errno.ENAMETOOLONG, "File name too long")
-        Traceback (most recent call last):
-        OSError: Cannot write 'a.onnx': File name too long. Choose a shorter name.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno is None:
-            raise
-        way_out = WAYS_OUT.get(
-            error.errno, "Choose another place, or get the right to write there."
-        )
-        message = f"Cannot write {name}: {error.strerror}. {way_out}"
-        raise type(error)(message) from error
 
 
 def check_target(path: Path, *, force: bool) -> None:
