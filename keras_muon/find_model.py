@@ -43,13 +43,16 @@ def find_model(variables: Sequence[Any]) -> Any | None:
 
 
 def may_compile_with_xla(variables: Sequence[Any]) -> bool:
-    """Return False where the model that owns all variables is compiled without XLA.
+    """Return False where TensorFlow compiles the owner of all variables without XLA.
 
-    A loop of one's own around a model that was never compiled may do either.
+    A loop of one's own around a model that was never compiled may do either. What JAX
+    traces XLA compiles, whatever a model was compiled with.
 
     Args:
         variables: The `keras.Variable`s that the optimizer is built for.
     """
+    if keras.backend.backend() != "tensorflow":
+        return True
     model = find_model(variables)
     return model is None or not model.compiled or bool(model.jit_compile)
 

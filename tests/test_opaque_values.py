@@ -111,6 +111,26 @@ def test_buckets_side_by_side_would_need_more(monkeypatch):
     assert planned_memory(monkeypatch, layers=8, in_turn=False) > 0.8
 
 
+@jax_only
+@pytest.mark.parametrize(
+    "how", [{"jit_compile": False}, {"run_eagerly": True}], ids=str
+)
+def test_tensorflow_is_not_asked_to_order_the_buckets_of_jax(monkeypatch, how):
+    """A model that Keras does not compile may be traced: by mixed precision here."""
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    sizes = (300, 310, 320, 4)
+    layers = [keras.layers.Dense(size, dtype="mixed_float16") for size in sizes]
+    model = keras.Sequential([keras.Input((290,)), *layers])
+    optimizer = keras.optimizers.LossScaleOptimizer(Muon(1e-3), initial_scale=1.0)
+    model.compile(optimizer, "mse", **how)
+    before = model.get_weights()
+    model.fit(np.ones((2, 290)), np.ones((2, 4)), verbose=0)
+    for weight, old in zip(model.get_weights(), before, strict=True):
+        assert np.abs(weight - old).max() > 1e-5
+    large = [plan for _, plan in optimizer.inner_optimizer.plans]
+    assert len(large) == 3  # Two of them wait for the one before.
+
+
 tensorflow_only = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow alone has the choice"
 )
