@@ -142,11 +142,11 @@ class Muon(MatrixOptimizer):
         self.momentum = require_number("momentum", momentum, below=1.0)
         self.nesterov = require_flag("nesterov", nesterov)
         self.scaling = scaling
-        self.rms = rms
+        self.rms = require_number("rms", rms, open_minimum=True)
         self.scale = get_scaling(scaling, rms=rms)
         self.schedule = get_schedule(schedule)
-        self.ns_steps = ns_steps
         self.schedule.take(ns_steps, argument="ns_steps")
+        self.ns_steps = None if ns_steps is None else int(ns_steps)
         self.compute_dtype = check_compute_dtype(compute_dtype)
         self._adam_rate = AdamRate(adam_learning_rate, learning_rate)
         self.adam_beta_1 = require_number("adam_beta_1", adam_beta_1, below=1.0)
@@ -196,13 +196,10 @@ class Muon(MatrixOptimizer):
                 f"`model` {model.name!r} has no trainable variables yet. Build it: "
                 "model.build(input_shape), or call it once on data."
             )
-        source = RouteSource(
-            arguments.get("exclude"),
-            arguments.get("routes"),
-            arguments.get("strict", False),
-        )
-        routes = source.resolve(model.trainable_variables, model)
-        return cls(**{**arguments, "routes": routes})
+        optimizer = cls(**arguments)
+        source = optimizer._route_source
+        source.table = source.resolve(model.trainable_variables, model)
+        return optimizer
 
     @property
     def adam_learning_rate(self) -> AdamRate:

@@ -18,6 +18,8 @@ class RouteSource:
     Args:
         exclude: A pattern or several, of variables that go to AdamW.
         routes: None, a dictionary of patterns, or a table of `Route`s or their JSON.
+            A table may also hold the patterns that it was made with, as `to_json`
+            writes them; they decide for variables that it does not know.
         strict: Whether a matrix of which nothing is proven is an error, and not only
             a warning.
 
@@ -39,7 +41,7 @@ class RouteSource:
         if isinstance(routes, Mapping):
             self.overrides = dict(routes)
         elif routes is not None:
-            self.table = _table(routes)
+            self.table, self.overrides = _table(routes)
         check_patterns(self.exclude, self.overrides)
 
     def resolve(self, variables: Sequence[Any], model: Any = None) -> list[Route]:
@@ -99,10 +101,11 @@ class RouteSource:
             `exclude` and `routes` as plain values.
         """
         table = list(routes) or self.table
+        patterns = {p: _plain(wanted) for p, wanted in self.overrides.items()}
+        plain: Any = patterns
         if table is not None:
-            plain: Any = [route.to_json() for route in table]
-        else:
-            plain = {p: _plain(wanted) for p, wanted in self.overrides.items()}
+            kept = [{"pattern": p, "wanted": wanted} for p, wanted in patterns.items()]
+            plain = [*(route.to_json() for route in table), *kept]
         return {"exclude": self.exclude or None, "routes": plain or None}
 
     def _from_table(self, variables: Sequence[Any]) -> list[Route | None]:
@@ -112,7 +115,11 @@ class RouteSource:
 
 
 def _plain(wanted: Any) -> Any:
-    return wanted.to_json() if isinstance(wanted, MatrixView) else wanted
+    if isinstance(wanted, MatrixView):
+        return wanted.to_json()
+    if isinstance(wanted, Mapping):
+        return {name: list(axes) for name, axes in wanted.items()}
+    return wanted
 
 
 def _patterns(exclude: Any) -> list[str]:
@@ -128,7 +135,8 @@ def _patterns(exclude: Any) -> list[str]:
     return list(patterns)
 
 
-def _table(routes: Any) -> list[Route]:
+def _table(routes: Any) -> tuple[list[Route], dict[str, Any]]:
+    """The routes of a table, and the patterns among them."""
     text = isinstance(routes, (str, Route))
     if text or not isinstance(routes, Sequence) or not routes:
         raise TypeError(
@@ -136,16 +144,23 @@ def _table(routes: Any) -> list[Route]:
             f"routes; received {routes!r}. Example: routes={{'head/.*': 'adamw'}}; "
             "None has the routes found."
         )
+    kept = [entry for entry in routes if _is_pattern(entry)]
     try:
-        return [
+        table = [
             route if isinstance(route, Route) else Route.from_json(route)
             for route in routes
+            if not _is_pattern(route)
         ]
+        return table, {entry["pattern"]: entry["wanted"] for entry in kept}
     except (TypeError, AttributeError) as error:
         raise TypeError(
             f"`routes` must be a list of routes or of what Route.to_json returns; "
             f"received {routes!r}: {error}."
         ) from None
+
+
+def _is_pattern(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and entry.keys() == {"pattern", "wanted"}
 
 
 def _not_proven(routes: Sequence[Route], model: Any) -> str:

@@ -93,6 +93,21 @@ def test_an_unbuilt_optimizer_survives_json(arguments):
     assert through_json(again.get_config()) == config
 
 
+def test_numbers_of_numpy_are_numbers_in_the_config():
+    """As JSON has them, whatever they came as."""
+    given = {
+        "rms": np.float32(0.25),
+        "ns_steps": np.int64(3),
+        "momentum": np.float64(0),
+    }
+    config = through_json(Muon(**given).get_config())
+    assert {name: config[name] for name in given} == {
+        "rms": 0.25,
+        "ns_steps": 3,
+        "momentum": 0.0,
+    }
+
+
 def test_the_config_has_every_argument():
     """What the constructor takes is what the config names, and nothing else."""
     own = inspect.signature(Muon).parameters.keys() - {"base_arguments"}

@@ -135,7 +135,7 @@ REFUSED = {
     "part of a path": ({"exclude": "query"}, "matches none.*whole paths"),
     "misspelt": ({"routes": {"hiden/kernel": "adamw"}}, "Close: .*hidden/kernel"),
     "not an expression": ({"exclude": "(query"}, "no regular expression"),
-    "muon for a vector": ({"routes": {"head/bias": "muon"}}, "cannot be known"),
+    "muon for a vector": ({"routes": {"head/bias": "muon"}}, "is no matrix"),
     "unknown rule": ({"routes": {"head/kernel": "sgd"}}, "must be 'muon', 'adamw'"),
     "view of another shape": (
         {"routes": {".*/kernel": MatrixView((6, 8), (0,), (1,))}},
@@ -242,3 +242,31 @@ def test_layers_thawed_after_for_model():
     model.get_layer("hidden").trainable = True
     optimizer.build(model.trainable_variables)
     assert muon_paths(optimizer) == BY_LAYERS
+
+
+BEFOREHAND = {"query/kernel": "muon", ".*/kernel": "adamw"}
+
+
+def by_the_table(model):
+    return Muon.for_model(model, routes=BEFOREHAND)
+
+
+def by_a_copy(model):
+    """Of an optimizer that was built for what was not frozen then."""
+    optimizer = Muon(routes=BEFOREHAND)
+    optimizer.build(model.trainable_variables)
+    config = json.loads(json.dumps(optimizer.get_config()))
+    return Muon.from_config(config)
+
+
+@pytest.mark.parametrize("made", [by_the_table, by_a_copy])
+def test_patterns_decide_for_layers_thawed_later_too(made):
+    """As `exclude` does; the layers alone would say Muon, see the test above."""
+    model = small_model()
+    model.get_layer("hidden").trainable = False
+    optimizer = made(model)
+    model.get_layer("hidden").trainable = True
+    optimizer.build(model.trainable_variables)
+    assert muon_paths(optimizer) == []
+    (hidden,) = [r for r in optimizer.routes if r.path == "hidden/kernel"]
+    assert hidden.reason == "by the user: .*/kernel"
