@@ -52,7 +52,7 @@ def read_state(
     if saved is None:
         warnings.warn(
             f"Optimizer {optimizer_name!r}: the file holds the state of another "
-            "optimizer; nothing is restored, training starts with fresh state.",
+            "optimizer; nothing is restored, the state stays as it is.",
             UserWarning,
             stacklevel=3,
         )
@@ -60,7 +60,8 @@ def read_state(
     wanted = dict(zip(_names(variables), variables, strict=True))
     found = {entry.name: entry.value for entry in saved}
     if found.keys() <= COMMON:
-        return  # Saved before the first step: fresh state is what it had.
+        _restart(wanted, found)
+        return
     if wanted.keys() != found.keys() and _only_renamed(wanted, saved):
         found = dict(zip(wanted, (entry.value for entry in saved), strict=True))
     missing = []
@@ -71,6 +72,15 @@ def read_state(
         else:
             variable.assign(value)
     _warn_of_the_rest(optimizer_name, missing, list(found))
+
+
+def _restart(wanted: Mapping[str, Variable], found: Mapping[str, np.ndarray]) -> None:
+    """Bring back the state before the first step, which is zeros but for `COMMON`."""
+    for name, variable in wanted.items():
+        if name in found:
+            variable.assign(found[name])
+        elif name not in COMMON:
+            variable.assign(np.zeros(variable.shape))
 
 
 def _names(variables: Sequence[Variable]) -> list[str]:
@@ -87,7 +97,8 @@ def _read(store: Store) -> list[_Saved] | None:
     return [_Saved(name, np.asarray(store[key])) for _, _, name, key in entries]
 
 
-# What every Keras optimizer has, whatever model it belongs to.
+# What every Keras optimizer has, whatever model it belongs to. A file with nothing else
+# was saved before the optimizer was built.
 COMMON = {"iteration", "learning_rate"}
 
 

@@ -151,6 +151,20 @@ def test_a_file_of_adam(file, tmp_path):
 
 
 @files
+def test_a_file_from_before_the_first_step(file, tmp_path, recwarn):
+    """Its weights are untrained, so the momentum of others is no state for them."""
+    new, other = new_model(), trained(Muon(1e-2))
+    new.compile(Muon(2e-2), "mse", run_eagerly=True)
+    assert np.abs(state(other)["a_kernel_momentum"]).max() > 0
+    other.load_weights(write(new, tmp_path, file))
+    for name, value in state(other).items():
+        expected = np.float32(2e-2) if name == "learning_rate" else 0
+        np.testing.assert_array_equal(value, expected, err_msg=name)
+    assert not [w for w in recwarn if "ptimizer" in str(w.message)]
+    assert_trains(other)
+
+
+@files
 def test_a_file_of_muon_for_adam(file, tmp_path):
     """And the other way round Keras' optimizer keeps its state, with its warning."""
     saved, other = trained(Muon()), trained("adam")
