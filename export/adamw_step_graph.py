@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx
 
-from keras_muon.adamw import AdamWState, adamw_direction
+from keras_muon.adamw import AdamWState, adamw_direction, refuse_what_vanishes
 from keras_muon.export.arguments import (
     DEFAULT_OPSET,
     checked_dtype,
@@ -69,7 +68,7 @@ def adamw_step(
         "epsilon": require_number("epsilon", epsilon),
     }
     dtype, opset = checked_dtype(dtype), checked_opset(opset)
-    _refuse_what_vanishes(constants, dtype)
+    refuse_what_vanishes(constants, dtype)
 
     recorder = Recorder(scope="moments")
     ports = StepPorts.create(recorder, dtype, extents, ADAMW_STATE)
@@ -101,14 +100,3 @@ def adamw_step(
             "opset": opset,
         },
     )
-
-
-def _refuse_what_vanishes(constants: dict[str, float], dtype: str) -> None:
-    """Refuse decays of 1 and an epsilon of 0 in a dtype: a step would divide by 0."""
-    for name, number in constants.items():
-        rounded = float(np.asarray(number, dtype))
-        if (name != "epsilon" and rounded == 1.0) or (number and not rounded):
-            raise ValueError(
-                f"`{name}` {number!r} is {rounded:g} in {dtype}. Pass a number that "
-                f"{dtype} tells from it, or dtype='float64'."
-            )

@@ -1,5 +1,7 @@
 """AdamW's direction for the variables that are not hidden matrices."""
 
+import struct
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 Tensor = Any
@@ -65,3 +67,34 @@ def adamw_direction(
     )
     direction = momentum * correction / (ops.sqrt(velocity) + epsilon)
     return direction, AdamWState(momentum, velocity)
+
+
+def refuse_what_vanishes(constants: Mapping[str, float], dtype: str) -> None:
+    """Refuse constants that a dtype makes another rule of.
+
+    Decays of 1 divide by zero or stop all steps, and an epsilon that becomes 0 is not
+    the one that was asked for.
+
+    Args:
+        constants: Decays, and what has "epsilon" in its name, by their names.
+        dtype: Of the state, `"float32"` or `"float64"`.
+
+    Raises:
+        ValueError: If a decay becomes 1, or a number becomes 0.
+
+    Example:
+        >>> refuse_what_vanishes({"beta_1": 0.9, "epsilon": 1e-7}, "float32")
+    """
+    for name, number in constants.items():
+        rounded = _rounded(number, dtype)
+        if ("epsilon" not in name and rounded == 1.0) or (number and not rounded):
+            raise ValueError(
+                f"`{name}` {number!r} is {rounded:g} in {dtype}. Pass a number that "
+                f"{dtype} tells from it, or use float64."
+            )
+
+
+def _rounded(number: float, dtype: str) -> float:
+    if dtype == "float64" or abs(number) > 3e38:
+        return number
+    return float(struct.unpack("f", struct.pack("f", number))[0])
