@@ -67,7 +67,7 @@ class TorchOps(KerasOps):
         return x.amax(dim=(-2, -1), keepdim=True).maximum(-smallest)
 
     def frobenius_norm(self, x: Tensor, unit: Tensor | None = None) -> Tensor:
-        if x.device.type != "cpu" or _recorded(x):
+        if x.device.type != "cpu" or wide_dtype(x) == "float64" or _recorded(x):
             return super().frobenius_norm(x, unit)
         import torch
 
