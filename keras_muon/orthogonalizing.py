@@ -69,6 +69,8 @@ def orthogonalize(
         steps,
         wide_dtype(matrices),
         compute_dtype,
+        # On TensorFlow what XLA writes into a stack has no gradient.
+        xla=False,
     )
     matrices = polar_factor(matrices, plan)
     return ops.cast(from_matrices(matrices, view), dtype)
@@ -92,6 +94,11 @@ def _floats(x: Any) -> Tensor:
 
 def _view_of(x: Tensor, view: MatrixView | None) -> MatrixView:
     shape = tuple(x.shape)
+    if None in shape:
+        raise ValueError(
+            f"`x` must have known extents; received shape {shape}. Set them by "
+            "x.set_shape, or trace the function with a full signature."
+        )
     if 0 in shape:
         raise ValueError(f"`x` must not be empty; received shape {shape}.")
     if view is None:

@@ -140,6 +140,18 @@ def test_float64_input_is_computed_in_float64(rng, shape, compute_dtype):
     assert np.abs(narrow - expected).max() > 1e-8
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-60, 1e60, 1e200, 1e300], ids=str)
+@pytest.mark.parametrize("shape", [(6, 10), (3, 6, 10)], ids=str)
+def test_float64_has_a_range_of_its_own(rng, scale, shape):
+    """Squares of 1e200 overflow, and 1e-60 is far below the smallest float32."""
+    x = rng.standard_normal(shape)
+    with keeping_float64():
+        result = ops.convert_to_numpy(orthogonalize(x * scale, "jordan"))
+    expected = polar_by_svd(x, SCHEDULES["jordan"].take())
+    # Largest error seen 1.3e-15; a factor of zero is off by 0.8.
+    assert np.abs(result - expected).max() < 1e-12
+
+
 @pytest.mark.parametrize(
     ("compute_dtype", "tolerance", "effect"),
     # Errors seen 5.2e-4 to 0.013 and 4.3e-3 to 0.066, much the smallest on torch. The
@@ -222,3 +234,19 @@ def test_what_is_no_matrix_is_refused_by_name(x, view, error, message):
     """In our words, not in those of the backend."""
     with pytest.raises(error, match=message):
         orthogonalize(x, view=view)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="only TensorFlow traces so"
+)
+def test_unknown_extents_are_refused_by_name():
+    """A view needs numbers."""
+    import tensorflow as tf
+
+    function = tf.function(
+        orthogonalize, input_signature=[tf.TensorSpec((None, 8, 4), "float32")]
+    )
+    with pytest.raises(
+        ValueError, match=r"`x` must have known extents.*\(None, 8, 4\)"
+    ):
+        function.get_concrete_function()
