@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_muon.adamw import refuse_what_vanishes
 from keras_muon.batching import Batched, stacks
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.plan import Plan
@@ -19,6 +20,9 @@ from keras_muon.steps import step_by_adamw, step_matrices
 
 Tensor = Any
 Variable = Any
+
+# Of which variables have a gradient there may be as many cases as steps.
+MOST_GROUPINGS = 64
 
 
 class MatrixOptimizer(BucketedOptimizer):
@@ -44,6 +48,7 @@ class MatrixOptimizer(BucketedOptimizer):
         if self.built:
             return
         routes = self._route_source.resolve(variables)
+        self._check_constants(variables, routes)
         super().build(variables)
         object.__setattr__(self, "_routes", tuple(routes))
         # Decided once, not at every step of eager torch.
@@ -112,6 +117,8 @@ class MatrixOptimizer(BucketedOptimizer):
         """Return the positions that go together; AdamW's of a dtype on torch only."""
         key = tuple(indices)
         if key not in self._groups:
+            if len(self._groups) >= MOST_GROUPINGS:
+                self._groups.clear()
             self._groups[key] = self._grouped(indices)
         return self._groups[key]
 
@@ -159,6 +166,16 @@ class MatrixOptimizer(BucketedOptimizer):
     def load_own_variables(self, store: Any) -> None:
         """Restore the state that a file has for these variables."""
         read_state(self.name, self.variables, store)
+
+    def _check_constants(
+        self, variables: Sequence[Variable], routes: Sequence[Route]
+    ) -> None:
+        """Refuse constants of AdamW that the state cannot tell from 0 or 1."""
+        names = ("adam_beta_1", "adam_beta_2", "adam_epsilon")
+        constants = {name: getattr(self, name) for name in names}
+        pairs = zip(variables, routes, strict=True)
+        for dtype in {state_dtype(v) for v, route in pairs if route.rule == "adamw"}:
+            refuse_what_vanishes(constants, dtype)
 
     def _grouped(self, indices: Sequence[int]) -> list[list[int]]:
         matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]

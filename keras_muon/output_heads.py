@@ -21,8 +21,8 @@ class Heads(NamedTuple):
 
     Args:
         ids: `id(layer)` of each.
-        proven: False if the model could not be run symbolically, so that the layer
-            created last stands for the head.
+        proven: False if the model could not be run symbolically as a graph, so that
+            the layer called last, or else created last, stands for the head.
     """
 
     ids: set[int]
@@ -35,7 +35,8 @@ def output_heads(model: Any) -> Heads:
     From every output the model's graph is followed back through layers without
     weights, and into nested models. A model or layer with its own `call` is run once
     on symbolic tensors, which makes such a graph. Where its code cannot be run so, the
-    weighted layer that is called last stands for the head, and is not proven.
+    weighted layer that is called last stands for the head, or the one created last
+    where no call can be followed, and is not proven.
 
     Args:
         model: A built `keras.Model`, or any layer.
@@ -137,14 +138,17 @@ def _unchanged_nodes(layer: Any) -> Iterator[None]:
         if id(current) not in inside:
             # A layer inside may be run so on its own while this is open.
             before = vars(current).get("add_loss")
-            inside[id(current)] = (current, len(current._inbound_nodes), before)
+            nodes = [current._inbound_nodes, current._outbound_nodes]
+            counts = [(of_a_kind, len(of_a_kind)) for of_a_kind in nodes]
+            inside[id(current)] = (current, counts, before)
             object.__setattr__(current, "add_loss", lambda *losses, **named: None)
             pending.extend(sublayers(current))
     try:
         yield
     finally:
-        for current, count, before in inside.values():
-            del current._inbound_nodes[count:]
+        for current, counts, before in inside.values():
+            for of_a_kind, count in counts:
+                del of_a_kind[count:]
             if before is None:
                 object.__delattr__(current, "add_loss")
             else:

@@ -208,3 +208,21 @@ def test_looking_for_heads_leaves_the_model_alone():
     output_heads(model)
     np.testing.assert_array_equal(model.predict_on_batch(x), before)
     assert (model.get_config(), len(model.weights)) == (config, count)
+
+
+def test_layers_called_for_their_heads_keep_no_nodes():
+    """They and their symbolic tensors would live as long as the model."""
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = keras.layers.Dense(8), keras.layers.Dense(4)
+
+        def call(self, x):
+            return self.second(self.first(x))
+
+    model = Own()
+    model(np.ones((2, 8), "float32"))
+    assert output_heads(model).ids == {id(model.second)}
+    for layer in (model, model.first, model.second):
+        assert layer._inbound_nodes == layer._outbound_nodes == []

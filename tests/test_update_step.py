@@ -1,5 +1,7 @@
 """Single calls of the optimizer: `update_step`, `apply`, `stateless_apply`."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -142,3 +144,16 @@ if keras.backend.backend() == "torch":
         optimizer = Muon(RATE, adam_learning_rate=rate, routes=ROUTES)
         optimizer.apply(gradients, variables)
         assert recorded == [False]
+
+
+def test_groups_are_not_kept_for_every_set_of_gradients():
+    """Random layers that are skipped, as in stochastic depth, leave no memory behind."""
+    variables = [keras.Variable(np.ones((2, 3)), name=f"w{i}") for i in range(10)]
+    optimizer = Muon(1e-3, routes={".*": "muon"})
+    optimizer.build(variables)
+    sets = list(itertools.combinations(range(10), 3))
+    assert len(sets) == 120
+    for chosen in sets:
+        assert sorted(sum(optimizer.buckets(chosen), [])) == [0, 1, 2]
+        assert optimizer.buckets(chosen) is optimizer.buckets(chosen)
+    assert len(optimizer._groups) <= 64
