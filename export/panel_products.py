@@ -5,7 +5,6 @@ is computed from the diagonal to the right, and what is left of it comes, transp
 from the panels above. It is to graphs what `keras_muon.panels` is to torch.
 """
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from keras_muon.export.arguments import SMALLEST_PANELLED
 from keras_muon.export.graph_writer import GraphWriter, Value
 from keras_muon.newton_schulz import Turned
+from keras_muon.products import panel_edges
 
 # First and last index (exclusive) by axis.
 Ranges = dict[int, tuple[int, int]]
@@ -73,7 +73,7 @@ class PanelProducts(GraphWriter):
         axis = _axis(turned)
         size = a.extents[axis]
         factors |= {"transA" if turned == "left" else "transB": 1}
-        edges = _edges(size, self.panels)
+        edges = panel_edges(size, self.panels)
         panels = []
         for number, (start, end) in enumerate(edges, start=1):
             terms = [
@@ -131,12 +131,6 @@ class PanelProducts(GraphWriter):
 
 def _key(x: Value, ranges: Ranges) -> tuple[Any, ...]:
     return (x.name, *ranges.items())
-
-
-def _edges(size: int, panels: int) -> list[tuple[int, int]]:
-    """First and last row (exclusive) of each panel; the last one may be smaller."""
-    starts = range(0, size, -(-size // panels))
-    return list(itertools.pairwise([*starts, size]))
 
 
 def _axis(turned: Turned) -> int:

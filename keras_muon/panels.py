@@ -6,22 +6,11 @@ cannot write panels where they belong, this gains 2 % and takes twice the compil
 there products stay whole.
 """
 
-import itertools
 from typing import Any
 
+from keras_muon.products import panel_edges
+
 Tensor = Any
-
-
-def panel_edges(extent: int, panels: int) -> list[tuple[int, int]]:
-    """Return first and last column (exclusive) of each panel.
-
-    Example:
-        >>> panel_edges(10, 4)
-        [(0, 3), (3, 6), (6, 9), (9, 10)]
-    """
-    width = -(-extent // panels)
-    starts = [*range(0, extent, width), extent]
-    return list(itertools.pairwise(starts))
 
 
 def torch_panels(

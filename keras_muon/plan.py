@@ -1,8 +1,9 @@
 """How the polar factors of one shape are computed, decided before any tensor exists.
 
-What a plan chooses is made in `keras_muon.plan_choice`. It changes the cost, not the
-result: on which side the Gram matrix is taken, which steps share one, and in how many
-panels a symmetric product is computed.
+What a plan chooses is made in `keras_muon.plan_choice`. Some of it changes the cost
+alone: on which side the Gram matrix is taken, which steps share one, and in how many
+panels a symmetric product is computed. The dtype, and whether leading singular values
+are compressed first, change the result too, within the contract of quality.
 """
 
 import dataclasses

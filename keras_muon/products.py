@@ -3,6 +3,7 @@
 What is scaled or added beside them is left out, as are momentum and weights.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -41,6 +42,18 @@ class Product(NamedTuple):
     def bytes_moved(self) -> int:
         """Bytes that are read and written, each entry once."""
         return self.itemsize * (self.read + self.rows * self.columns)
+
+
+def panel_edges(extent: int, panels: int) -> list[tuple[int, int]]:
+    """Return where each panel of a symmetric product begins and ends (exclusive).
+
+    Example:
+        >>> panel_edges(10, 4)
+        [(0, 3), (3, 6), (6, 9), (9, 10)]
+    """
+    width = -(-extent // panels)
+    starts = [*range(0, extent, width), extent]
+    return list(itertools.pairwise(starts))
 
 
 def products_of_steps(

@@ -97,6 +97,11 @@ def _overridden(route: Route, pattern: str, wanted: Any) -> Route:
 def _obvious_view(route: Route, pattern: str) -> MatrixView:
     if len(route.shape) == 2:
         return MatrixView.of_last_axes(route.shape)
+    if len(route.shape) < 2:
+        raise ValueError(
+            f"`routes[{pattern!r}]` is 'muon', but {route.path!r}, shape "
+            f"{route.shape}, is no matrix. Write a pattern that leaves it out."
+        )
     raise ValueError(
         f"`routes[{pattern!r}]` is 'muon', but which axes of {route.path!r}, shape "
         f"{route.shape}, are in and out cannot be known from its shape. Say it: "
@@ -117,11 +122,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def _matches_nothing(pattern: str, paths: Sequence[str]) -> ValueError:
     inside = [path for path in paths if re.search(pattern, path)]
     close = inside[:3] or difflib.get_close_matches(pattern, paths, n=3, cutoff=0.3)
-    hint = (
-        f" It matches a part of {listed(inside)}: patterns must match"
-        if inside
-        else f" Close: {listed(close)}. Patterns match"
-    )
+    hint = f" Close: {listed(close)}. Patterns match" if close else " Patterns match"
+    if inside:
+        hint = f" It matches a part of {listed(inside)}: patterns must match"
     return ValueError(
         f"Pattern {pattern!r} in `exclude` or `routes` matches none of the "
         f"{len(paths)} variables.{hint} whole paths; write '.*' where anything may "
