@@ -4,9 +4,9 @@
     python examples/quickstart.py --backend torch --steps 200 --size tiny --rate 3e-3
 
 The text is the source code of Python's standard library, which every machine has. All
-three optimizers see the same batches, start from the same weights, and use the same
-learning rate and weight decay. Prints which variable goes where and a table of
-results, and saves the three curves.
+runs see the same batches, start from the same weights, and use the same weight decay
+and learning rate; AdamW takes a third of it too, which suits it better. Prints which
+variable goes where and a table of results, and saves the curves.
 """
 
 import argparse
@@ -25,6 +25,7 @@ SIZES = {
     "medium": (256, 6, 8, 128, 16),
 }
 WEIGHT_DECAY = 0.1
+MOMENTUM = 0.9
 EVALUATE_EVERY = 20
 SEED = 0
 
@@ -156,16 +157,19 @@ def build_gpt(width: int, layers: int, heads: int, context: int) -> keras.Model:
 
 
 def optimizers(rate: float) -> dict[str, keras.optimizers.Optimizer]:
-    """Return the three optimizers, with everything that they share set equal."""
+    """Return the optimizers, with everything that they share set equal."""
+    adamw = {"weight_decay": WEIGHT_DECAY, "beta_2": 0.95}
     return {
-        "AdamW": keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY, beta_2=0.95),
+        "AdamW": keras.optimizers.AdamW(rate, **adamw),
+        f"AdamW at {rate / 3:.2g}": keras.optimizers.AdamW(rate / 3, **adamw),
         "keras.optimizers.Muon": keras.optimizers.Muon(
             rate,
+            momentum=MOMENTUM,
             weight_decay=WEIGHT_DECAY,
             adam_weight_decay=WEIGHT_DECAY,
             adam_beta_2=0.95,
         ),
-        "keras_muon.Muon": Muon(rate, weight_decay=WEIGHT_DECAY),
+        "keras_muon.Muon": Muon(rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY),
     }
 
 
@@ -197,9 +201,14 @@ def train(name: str, optimizer, text: Text, progress: Progress) -> Run:
     return Run(name, steps, losses, time.perf_counter() - start, model)
 
 
+def goal_of(runs: list[Run]) -> float:
+    """The final loss of AdamW at the better of its rates."""
+    return min(run.losses[-1] for run in runs if run.name.startswith("AdamW"))
+
+
 def result_table(runs: list[Run]) -> Table:
-    """Return validation loss, steps to AdamW's final loss, and seconds."""
-    goal = runs[0].losses[-1]
+    """Return validation loss, steps to the better AdamW's final one, and seconds."""
+    goal = goal_of(runs)
     table = Table(
         title=f"{ARGUMENTS.size} GPT, {ARGUMENTS.steps} steps at rate "
         f"{ARGUMENTS.rate:g}, decay {WEIGHT_DECAY:g}, Keras {keras.__version__} on "
@@ -207,7 +216,7 @@ def result_table(runs: list[Run]) -> Table:
         title_justify="left",
     )
     table.add_column("optimizer")
-    for column in ("validation loss", "steps to AdamW's final loss", "seconds"):
+    for column in ("validation loss", "steps to AdamW's best", "seconds"):
         table.add_column(column, justify="right")
     for run in runs:
         reached = run.steps_to(goal)
@@ -220,7 +229,7 @@ def save_plot(runs: list[Run], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for run in runs:
         axes.plot(run.steps, run.losses, label=run.name)
-    axes.axhline(runs[0].losses[-1], color="grey", linestyle=":", linewidth=1)
+    axes.axhline(goal_of(runs), color="grey", linestyle=":", linewidth=1)
     axes.set(xlabel="step", ylabel="validation loss (nats per byte)", yscale="log")
     axes.yaxis.set_minor_formatter(matplotlib.ticker.FormatStrFormatter("%.1f"))
     axes.legend()
