@@ -27,6 +27,8 @@ import pytest  # noqa: E402
 
 from keras_muon import planning  # noqa: E402
 
+KERAS = keras.__version__
+
 
 @pytest.fixture(autouse=True)
 def _seeds():
@@ -60,10 +62,11 @@ def pytest_configure(config):
 
 
 def pytest_report_header():
-    return f"keras {keras.__version__} on {keras.backend.backend()}"
+    return f"keras {KERAS} on {keras.backend.backend()}"
 
 
 def pytest_terminal_summary(terminalreporter):
     passed = len(terminalreporter.stats.get("passed", []))
     backend = keras.backend.backend()
-    terminalreporter.write_line(f"{passed} tests passed on backend {backend}")
+    line = f"{passed} tests passed on backend {backend}, Keras {KERAS}"
+    terminalreporter.write_line(line)

@@ -84,3 +84,11 @@ def test_every_runtime_brings_onnx_and_one_runtime():
     assert "keras-muon[onnxruntime-gpu]" in with_cuda
     # cuBLAS comes with the extra `cudnn` alone.
     assert any(r.startswith("onnxruntime-gpu[cuda,cudnn]") for r in with_cuda)
+
+
+def test_the_oldest_keras_is_the_one_that_is_tested():
+    """A range that nothing runs is a guess: 3.5 was wrong for 16-bit weights."""
+    (oldest,) = re.findall(r"keras>=([\d.]+)", " ".join(PROJECT["dependencies"]))
+    _, others = (ROOT / "tox.ini").read_text().split("pytest --numprocesses", 1)
+    assert f"{{/}}oldest keras=={oldest}.0\n" in others
+    assert f"Keras {oldest} or later" in (ROOT / "README.md").read_text()
