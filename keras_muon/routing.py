@@ -5,13 +5,13 @@ it prints, it is JSON, it travels in `get_config`.
 """
 
 import dataclasses
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from keras_muon.matrix_view import MatrixView
 from keras_muon.messages import unknown_name
+from keras_muon.renaming import Named, paired, resembling
 
 Rule = Literal["muon", "adamw"]
 Key = tuple[str, int]
@@ -110,45 +110,39 @@ def match_table(
 ) -> list[Route | None]:
     """Find each variable's route in a table that was made earlier.
 
-    Variables are matched by path and by the count of that path. Where a model comes
-    under other automatic names, as loaded ones do, the table is taken in order if it
-    agrees with every variable's own name and shape. Routes of variables that are
-    gone, frozen since for example, are left aside.
+    Variables are matched by path and by the count of that path, see
+    `keras_muon.renaming` for models that come under other names, as loaded ones do.
+    Routes of variables that are gone, frozen since for example, are left aside.
 
     Args:
         table: Routes, from `get_config` or given by the user.
         variables: (path, shape) of the variables, in order.
 
     Returns:
-        A route per variable, None where the table has none.
+        A route per variable, None where the table has none, or names do not tell.
 
     Raises:
         ValueError: If a variable has another shape than its route, or if not one
-            variable has a route.
+            variable has a name as in the table.
 
     Example:
         >>> table = [Route("a/bias", (8,), "adamw")]
         >>> match_table(table, [("a/bias", (8,)), ("b/bias", (8,))])[1] is None
         True
     """
-    known = dict(zip(numbered([r.path for r in table]), table, strict=True))
-    keys = numbered([path for path, _ in variables])
-    if set(keys) != known.keys() and _only_renamed(table, variables):
-        return [
-            dataclasses.replace(route, path=path)
-            for route, (path, _) in zip(table, variables, strict=True)
-        ]
+    saved = _named([(route.path, route.shape) for route in table])
+    wanted = _named(variables)
     matched = []
-    for key, (path, shape) in zip(keys, variables, strict=True):
-        route = known.get(key)
+    for place, (path, shape) in zip(paired(wanted, saved, "/"), variables, strict=True):
+        route = None if place is None else table[place]
         if route is not None and route.shape != tuple(shape):
             raise ValueError(
                 f"`routes` has {path!r} with shape {route.shape}, but the variable "
                 f"has shape {tuple(shape)}. These are routes of another model: use "
                 "Muon.for_model(model), or pass routes=None."
             )
-        matched.append(route)
-    if variables and not any(matched):
+        matched.append(route and dataclasses.replace(route, path=path))
+    if not any(matched) and not _any_resembles(wanted, saved):
         raise ValueError(
             f"`routes` describes another model: none of its {len(table)} paths "
             f"({listed([r.path for r in table])}) is a variable of this one "
@@ -158,25 +152,17 @@ def match_table(
     return matched
 
 
-def _only_renamed(
-    table: Sequence[Route], variables: Sequence[tuple[str, tuple[int, ...]]]
-) -> bool:
-    """Whether table and variables agree in order, but for what loading renames.
-
-    Loading a model drops the outer names of paths and counts automatic names anew.
-    """
-    if len(table) != len(variables):
-        return False
-    for route, (path, shape) in zip(table, variables, strict=True):
-        first, second = _uncounted(route.path), _uncounted(path)
-        inner = min(len(first), len(second))
-        if route.shape != tuple(shape) or first[-inner:] != second[-inner:]:
-            return False
-    return True
+def _named(variables: Sequence[tuple[str, tuple[int, ...]]]) -> list[Named]:
+    """The variables under names that differ."""
+    keys = numbered([path for path, _ in variables])
+    names = [f"{path} {count}" if count else path for path, count in keys]
+    shapes = [tuple(shape) for _, shape in variables]
+    return list(zip(names, shapes, strict=True))
 
 
-def _uncounted(path: str) -> list[str]:
-    return [re.sub(r"_\d+$", "", name) for name in path.split("/")]
+def _any_resembles(wanted: Sequence[Named], saved: Sequence[Named]) -> bool:
+    names = [name for name, _ in saved]
+    return not wanted or any(any(resembling(name, names, "/")) for name, _ in wanted)
 
 
 def listed(paths: Sequence[str], limit: int = 3) -> str:

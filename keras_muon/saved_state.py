@@ -1,12 +1,12 @@
 """The optimizer's state in a file: by name, so that it survives changed routes."""
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_muon.renaming import paired
 from keras_muon.routing import listed, numbered
 
 Variable = Any
@@ -36,8 +36,7 @@ def read_state(
 ) -> None:
     """Restore what the file has for these variables, and say what it has not.
 
-    Names decide. If they differ only as those of a rebuilt or loaded model do, by outer
-    names and the numbers of automatic ones, position decides.
+    Names decide, as far as they tell: see `keras_muon.renaming`.
 
     Args:
         optimizer_name: For the messages.
@@ -62,8 +61,7 @@ def read_state(
     if found.keys() <= COMMON:
         _restart(wanted, found)
         return
-    if wanted.keys() != found.keys() and _only_renamed(wanted, saved):
-        found = dict(zip(wanted, (entry.value for entry in saved), strict=True))
+    found = _under_wanted_names(wanted, found)
     missing = []
     for name, variable in wanted.items():
         value = found.pop(name, None)
@@ -102,20 +100,23 @@ def _read(store: Store) -> list[_Saved] | None:
 COMMON = {"iteration", "learning_rate"}
 
 
-def _only_renamed(wanted: Mapping[str, Variable], saved: Sequence[_Saved]) -> bool:
-    if len(wanted) != len(saved):
-        return False
-    for (name, variable), entry in zip(wanted.items(), saved, strict=True):
-        here, there = _uncounted(name), _uncounted(entry.name)
-        if tuple(variable.shape) != tuple(entry.value.shape):
-            return False
-        if not (here.endswith(there) or there.endswith(here)):
-            return False
-    return True
-
-
-def _uncounted(name: str) -> str:
-    return re.sub(r"[_ ]\d+(?=_|$)", "", name)
+def _under_wanted_names(
+    wanted: Mapping[str, Variable], found: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What was saved, under the names that its variables have now if they have any."""
+    here = [(name, tuple(variable.shape)) for name, variable in wanted.items()]
+    there = [(name, tuple(value.shape)) for name, value in found.items()]
+    places, names = paired(here, there, "_"), list(found)
+    now = {
+        names[place]: name
+        for place, name in zip(places, wanted, strict=True)
+        if place is not None
+    }
+    # What is in doubt gets a name that no variable has.
+    return {
+        now.get(name, f"saved {name}" if name in wanted else name): value
+        for name, value in found.items()
+    }
 
 
 def _warn_of_the_rest(optimizer_name: str, missing: list, unused: list) -> None:

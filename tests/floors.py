@@ -95,6 +95,7 @@ FLOORS = {
     "keras_muon.symbolic_calls": 2.0,
     "keras_muon.rates": 2.0,
     "keras_muon.registration": 3.1,
+    "keras_muon.renaming": 0.1,
     "keras_muon.roles": 0.2,
     "keras_muon.route_patterns": 0.3,
     "keras_muon.route_source": 2.4,
