@@ -14,6 +14,9 @@ import keras
 
 from keras_muon.sublayers import sublayers
 
+# Methods that train a model. Others only read its optimizer: summaries, files.
+TRAINING = ("fit", "train_on_batch")
+
 
 def find_model(variables: Sequence[Any]) -> Any | None:
     """Return the model that owns all variables, from the calling functions.
@@ -73,7 +76,12 @@ def refuse_another_model(optimizer: Any, variables: Sequence[Any]) -> None:
     try:
         while frame is not None:
             model: Any = frame.f_locals.get("self")
-            if issubclass(type(model), keras.Model) and _trains(model, optimizer):
+            training = frame.f_code.co_name in TRAINING
+            if (
+                training
+                and isinstance(model, keras.Model)
+                and _trains(model, optimizer)
+            ):
                 _require_owner(model, variables)
                 return
             frame = frame.f_back
