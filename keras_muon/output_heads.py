@@ -32,11 +32,11 @@ class Heads(NamedTuple):
 def output_heads(model: Any) -> Heads:
     """Return the layers that produce a model's outputs.
 
-    From every output the model's graph is followed back through layers without
-    weights, and into nested models. A model or layer with its own `call` is run once
-    on symbolic tensors, which makes such a graph. Where its code cannot be run so, the
-    weighted layer that is called last stands for the head, or the one created last
-    where no call can be followed, and is not proven.
+    From every output that no other one needs, the model's graph is followed back
+    through layers without weights, and into nested models. A model or layer with its
+    own `call` is run once on symbolic tensors, which makes such a graph. Where its code
+    cannot be run so, the weighted layer that is called last stands for the head, or the
+    one created last where no call can be followed, and is not proven.
 
     Args:
         model: A built `keras.Model`, or any layer.
@@ -52,11 +52,32 @@ def output_heads(model: Any) -> Heads:
         True
     """
     if _is_graph(model):
-        found = list(_heads_of_tensors(keras.tree.flatten(model.outputs), set()))
+        found = list(_heads_of_tensors(_last_outputs(model), set()))
     else:
         found = _heads_of_call(model, build_specs(model), sure_of_order=False)
     ids = {id(leaf) for leaf, _ in found if leaf is not None}
     return Heads(ids, all(proven for _, proven in found))
+
+
+def _last_outputs(model: Any) -> list[Any]:
+    """The outputs of a graph that no other output is computed from.
+
+    What is an output and goes on into the model, such as features, is hidden as well.
+    """
+    outputs = keras.tree.flatten(model.outputs)
+    used: set[int] = set()
+    visited, pending = set(), list(outputs)
+    while pending:
+        history = getattr(pending.pop(), "_keras_history", None)
+        if history is None or history.operation is None:
+            continue
+        operation, node_index, _ = history
+        if (id(operation), node_index) not in visited:
+            visited.add((id(operation), node_index))
+            inputs = operation._inbound_nodes[node_index].input_tensors
+            used.update(map(id, inputs))
+            pending.extend(inputs)
+    return [output for output in outputs if id(output) not in used]
 
 
 # A leaf, or None where there is none, and whether it is proven.

@@ -58,11 +58,18 @@ def skip_from_the_input():
     return keras.Model(inputs, inputs + dense("head")(dense("trunk")(inputs)))
 
 
-def feature_that_is_also_an_output():
-    """The trunk is an output itself, so it is a head too."""
+def features_that_are_also_outputs():
+    """What goes on into the model is hidden, whoever looks at it besides."""
     inputs = keras.Input((8,))
-    x = dense("trunk")(inputs)
-    return keras.Model(inputs, [x, dense("head")(x)])
+    first = dense("first")(inputs)
+    second = dense("second")(first)
+    return keras.Model(inputs, [first, dense("head")(second), second])
+
+
+def logits_and_probabilities():
+    inputs = keras.Input((8,))
+    logits = dense("head")(inputs)
+    return keras.Model(inputs, [logits, layers.Softmax()(logits)])
 
 
 def convolution():
@@ -174,7 +181,8 @@ MODELS = {
     sum_of_two_heads: {"wide", "deep"},
     arithmetic_on_the_output: {"head"},
     skip_from_the_input: {"head"},
-    feature_that_is_also_an_output: {"trunk", "head"},
+    features_that_are_also_outputs: {"head"},
+    logits_and_probabilities: {"head"},
     convolution: {"head"},
     nested_model: {"head"},
     first_output_of_a_nested_model: {"first"},
