@@ -13,7 +13,7 @@ from typing import Any
 
 import keras
 
-from keras_muon.matrix_view import view_from
+from keras_muon.matrix_view import checked_axes, view_from
 from keras_muon.messages import unknown_name
 from keras_muon.roles import Role
 from keras_muon.sublayers import owned_variables
@@ -37,6 +37,7 @@ def register_views(layer_type: type, views: Views | Callable[[Any], Views]) -> N
 
     Raises:
         TypeError: If `layer_type` is no layer class, or `views` neither.
+        ValueError: If what a dictionary says of a variable is no view.
 
     Example:
         >>> class Mixer(keras.Layer):
@@ -55,6 +56,9 @@ def register_views(layer_type: type, views: Views | Callable[[Any], Views]) -> N
             "`views` must be a dictionary from names of variables, or a function from "
             f"the layer to one; received {views!r}."
         )
+    for name, wanted in views.items() if isinstance(views, Mapping) else ():
+        if wanted != "adamw":
+            checked_axes(wanted, f"`views[{name!r}]`")
     _registered[layer_type] = views
 
 

@@ -177,22 +177,7 @@ def view_from(wanted: Any, shape: tuple[int, ...], described: str) -> MatrixView
         >>> view_from({"in_axes": (1,), "out_axes": (0,)}, (8, 4), "w").fan_in
         4
     """
-    names = [f.name for f in dataclasses.fields(MatrixView)]
-    if isinstance(wanted, MatrixView):
-        wanted = wanted.to_json()
-    if not isinstance(wanted, Mapping):
-        raise ValueError(
-            f"{described} must be a rule, a MatrixView, or a dictionary of in_axes, "
-            f"out_axes and batch_axes; received {wanted!r}."
-        )
-    for name in wanted:
-        if name not in names:
-            raise unknown_name(f"axes of {described}", name, names[1:])
-    if not {"in_axes", "out_axes"} <= wanted.keys():
-        raise ValueError(
-            f"{described} must name both in_axes and out_axes; received "
-            f"{dict(wanted)!r}. Example: dict(in_axes=(0,), out_axes=(1,))."
-        )
+    wanted = checked_axes(wanted, described)
     try:
         view = MatrixView(**{"shape": shape, **wanted})
     except (TypeError, ValueError) as error:
@@ -203,6 +188,35 @@ def view_from(wanted: Any, shape: tuple[int, ...], described: str) -> MatrixView
             f"{shape}."
         )
     return view
+
+
+def checked_axes(wanted: Any, described: str) -> Mapping[str, Any]:
+    """Return what a user wrote down as names of axes, before a shape is known.
+
+    Args:
+        wanted: As for `view_from`.
+        described: Where it stands, for the message.
+
+    Raises:
+        ValueError: If it is neither a view nor a dictionary of axes.
+    """
+    names = [f.name for f in dataclasses.fields(MatrixView)]
+    if isinstance(wanted, MatrixView):
+        wanted = wanted.to_json()
+    if not isinstance(wanted, Mapping):
+        raise ValueError(
+            f"{described} must be 'adamw', a MatrixView, or a dictionary of in_axes, "
+            f"out_axes and batch_axes; received {wanted!r}."
+        )
+    for name in wanted:
+        if name not in names:
+            raise unknown_name(f"axes of {described}", name, names[1:])
+    if not {"in_axes", "out_axes"} <= wanted.keys():
+        raise ValueError(
+            f"{described} must name both in_axes and out_axes; received "
+            f"{dict(wanted)!r}. Example: dict(in_axes=(0,), out_axes=(1,))."
+        )
+    return wanted
 
 
 def _integers(name: str, values: object) -> tuple[int, ...]:

@@ -213,8 +213,13 @@ class Muon(MatrixOptimizer):
             print_fn: Called with the whole text. None prints to standard output.
 
         Raises:
-            ValueError: If the optimizer is not built.
+            ValueError: If the optimizer is not built, or has no variables.
         """
+        if self.built and not self.routes:
+            raise ValueError(
+                "describe() has nothing to show: this optimizer was built for no "
+                "variables. Set trainable = True for what it shall train."
+            )
         if not self.routes:
             raise ValueError(
                 "describe() needs variables: call it after fit, or build the optimizer "

@@ -78,6 +78,11 @@ def orthogonalize(
 
 def _floats(x: Any) -> Tensor:
     """Return a tensor of a floating dtype, or an error that names `x`."""
+    if isinstance(x, keras.KerasTensor):
+        raise TypeError(
+            "`x` must have values; received a symbolic tensor of Keras. Call "
+            "orthogonalize inside of a layer's `call`."
+        )
     try:
         tensor = ops.convert_to_tensor(x)
         dtype = keras.backend.standardize_dtype(tensor.dtype)

@@ -137,17 +137,25 @@ def test_the_declared_view_is_the_one_that_is_orthogonalized():
     assert np.abs(values - 1).max() < 0.3
 
 
+# What can be said without a layer, and what shows when there is one.
+ALWAYS_WRONG = {
+    "unknown rule": ({"w": "sgd"}, r"\['w'\].? must be 'adamw', a MatrixView, or"),
+    "the other rule": ({"w": "muon"}, r"\['w'\].? must be 'adamw', a MatrixView, or"),
+    "misspelt axes": ({"w": {"in": (0,), "out_axes": (1,)}}, "axes of .*'in'"),
+    "missing axes": ({"w": {"in_axes": (0,)}}, "both in_axes and out_axes"),
+}
 BAD = {
     "misspelt variable": ({"wieght": "adamw"}, "'wieght'.*'w', 'table', 'experts'"),
-    "unknown rule": ({"w": "sgd"}, r"register_views\(Plain\)\['w'\] must be a rule"),
     "axes that do not cover": (
         {"experts": {"in_axes": (0,), "out_axes": (1,)}},
         r"\['experts'\] is no view of \(3, 8, 12\)",
     ),
-    "misspelt axes": ({"w": {"in": (0,), "out_axes": (1,)}}, "axes of .*'in'"),
-    "missing axes": ({"w": {"in_axes": (0,)}}, "both in_axes and out_axes"),
     "another shape": ({"w": MatrixView((4, 4), (0,), (1,))}, "is a view of shape"),
     "no dictionary": (lambda layer: ["w"], "must return a dictionary"),
+    **{
+        name: (lambda layer, views=views: views, message)
+        for name, (views, message) in ALWAYS_WRONG.items()
+    },
 }
 
 
@@ -173,6 +181,13 @@ def test_a_wrong_registration_is_refused_at_once(layer_type, views, message):
     """Before any model is built."""
     with pytest.raises(TypeError, match=message):
         register_views(layer_type, views)
+
+
+@pytest.mark.parametrize("name", ALWAYS_WRONG)
+def test_what_no_layer_makes_right_is_refused_when_it_is_registered(name):
+    views, message = ALWAYS_WRONG[name]
+    with pytest.raises(ValueError, match=message):
+        register_views(Plain, views)
 
 
 def test_strict_refuses_what_is_not_proven():

@@ -178,3 +178,13 @@ def test_before_build_there_is_nothing_to_describe():
         Muon().describe()
     with pytest.raises(ValueError, match="call it after fit"):
         Muon.for_model(small_model()).describe()
+
+
+def test_without_anything_to_train_describe_says_so():
+    """It was called after fit, as the other message asks."""
+    model = small_model()
+    model.trainable = False
+    optimizer = Muon()
+    optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="was built for no variables"):
+        optimizer.describe()

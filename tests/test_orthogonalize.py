@@ -227,8 +227,9 @@ def test_a_vector_is_refused():
         (object(), None, TypeError, "must be a tensor or an array; received object"),
         (None, None, TypeError, "`x` must be a tensor or an array; received NoneType"),
         (np.eye(2), 3, TypeError, "`view` must be a MatrixView; received 3"),
+        (keras.Input((3, 4)), None, TypeError, "`x` must have values; received a symb"),
     ],
-    ids=["empty", "object", "nothing", "no view"],
+    ids=["empty", "object", "nothing", "no view", "symbolic"],
 )
 def test_what_is_no_matrix_is_refused_by_name(x, view, error, message):
     """In our words, not in those of the backend."""
