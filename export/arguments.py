@@ -191,7 +191,16 @@ def checked_opset(opset: object) -> int:
             f"`opset` must be a whole number between {OPSETS[0]} and {OPSETS[-1]}, "
             f"which released versions of ONNX Runtime load; received {opset!r}."
         )
-    return opset.__index__()  # type: ignore[attr-defined]
+    number = opset.__index__()  # type: ignore[attr-defined]
+    # Here, for --help to import no onnx.
+    import onnx
+
+    if number > onnx.defs.onnx_opset_version():
+        raise ValueError(
+            f"`opset` {number} is newer than onnx {onnx.__version__} knows, up to "
+            f"{onnx.defs.onnx_opset_version()}. Upgrade onnx, or pass a lower number."
+        )
+    return number
 
 
 def checked_triples(schedule: Schedule, steps: int | None) -> tuple[Triple, ...]:
