@@ -76,12 +76,12 @@ def refuse_another_model(optimizer: Any, variables: Sequence[Any]) -> None:
     try:
         while frame is not None:
             model: Any = frame.f_locals.get("self")
-            training = frame.f_code.co_name in TRAINING
-            if (
-                training
-                and isinstance(model, keras.Model)
+            trains = (
+                frame.f_code.co_name in TRAINING
+                and issubclass(type(model), keras.Model)
                 and _trains(model, optimizer)
-            ):
+            )
+            if trains:
                 _require_owner(model, variables)
                 return
             frame = frame.f_back

@@ -69,8 +69,7 @@ def orthogonalize(
         steps,
         wide_dtype(matrices),
         compute_dtype,
-        # On TensorFlow what XLA writes into a stack has no gradient.
-        xla=False,
+        differentiable=True,
     )
     matrices = polar_factor(matrices, plan)
     return ops.cast(from_matrices(matrices, view), dtype)

@@ -62,6 +62,7 @@ def planned(
     compute_dtype: str,
     *,
     xla: bool = True,
+    differentiable: bool = False,
 ) -> Plan:
     """Return the plan for matrices, or stacks of them, on this backend's device.
 
@@ -72,6 +73,8 @@ def planned(
         wide: Dtype of the update, `"float32"` or `"float64"`.
         compute_dtype: See `orthogonalize`.
         xla: Whether XLA compiles what is computed, where TensorFlow has the choice.
+        differentiable: Whether gradients are asked for: on TensorFlow, what XLA writes
+            into a stack has none.
 
     Returns:
         The plan.
@@ -90,7 +93,7 @@ def planned(
         schedule,
         compute_dtype,
         steps=steps,
-        loop=_loop(xla) if stack and alone else "none",
+        loop=_loop(xla and not differentiable) if stack and alone else "none",
         panelled=alone and keras.backend.backend() == "torch",
     )
 
