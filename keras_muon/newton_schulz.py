@@ -24,9 +24,10 @@ Matrix = Any
 # Which factor of a product is transposed.
 Turned = Literal["left", "right"]
 
-# The smallest normal numbers (IEEE 754). Dividing by less would overflow, and
-# processors that flush smaller numbers to zero would divide by zero.
-SMALLEST_NORMAL = {"float32": 2.0**-126, "float64": 2.0**-1022}
+# The smallest normal float32 number. Dividing by less would overflow, and processors
+# that flush smaller numbers to zero would divide by zero. For float64 as well: with its
+# own, runtimes that compute graphs of it in float32 would make NaN of zero.
+SMALLEST_NORMAL = 2.0**-126
 
 
 class MatrixOps(Protocol):
@@ -150,8 +151,7 @@ def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
         ops: The carrier.
         dtype: Of the result.
     """
-    smallest = SMALLEST_NORMAL[ops.dtype_of(x)]
-    largest = ops.at_least(ops.largest_entry(x), smallest)
+    largest = ops.at_least(ops.largest_entry(x), SMALLEST_NORMAL)
     norm = ops.at_least(ops.frobenius_norm(x, largest), 1.0)
     return ops.divided(x, ops.multiplied(norm, largest), dtype)
 
