@@ -26,7 +26,7 @@ from keras_muon.export.refusals import (
     refuse_variables,
 )
 from keras_muon.messages import require_flag
-from keras_muon.routing import Rule, numbered
+from keras_muon.routing import Rule, unique_names
 
 Optimizer = Any
 Variable = Any
@@ -151,8 +151,7 @@ def _checked_folder(folder: object) -> Path:
 def _moved(optimizer: Optimizer) -> list[tuple[int, str, Variable]]:
     """Index, name and variable of all that are not frozen."""
     variables = optimizer.trained_variables
-    keys = numbered([variable.path for variable in variables])
-    names = [f"{path} {count}" if count else path for path, count in keys]
+    names = unique_names([variable.path for variable in variables])
     everything = zip(range(len(names)), names, variables, strict=True)
     return [entry for entry in everything if entry[-1].trainable]
 

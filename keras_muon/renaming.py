@@ -47,30 +47,34 @@ def paired(
         found[place] = other
     left = [name for name, place in zip(names, found, strict=True) if place is None]
     rest = [name for name, place in places.items() if place not in found]
-    doubtful = [name for name in left if any(resembling(name, rest, separator))]
+    doubtful = [name for name in left if resembles_any(name, rest, separator)]
     return [
-        None if any(resembling(name, doubtful, separator)) else place
+        None if resembles_any(name, doubtful, separator) else place
         for name, place in zip(names, found, strict=True)
     ]
 
 
-def resembling(name: str, others: Iterable[str], separator: str) -> Iterable[bool]:
-    """Yield for each other name whether it is this one but for outer names and numbers.
+def resembles_any(name: str, others: Iterable[str], separator: str) -> bool:
+    """Whether a name is one of the others but for outer names and numbers.
 
     Args:
         name: A name.
         others: Other names.
         separator: What stands between the parts of a name.
+
+    Example:
+        >>> resembles_any("model/dense_1/kernel", ["dense/kernel"], "/")
+        True
     """
     bare = _uncounted(name)
-    return (_ends_with(bare, _uncounted(other), separator) for other in others)
+    return any(_ends_with(bare, _uncounted(other), separator) for other in others)
 
 
 def _same_in_order(
     wanted: Sequence[Named], saved: Sequence[Named], separator: str
 ) -> bool:
     return len(wanted) == len(saved) and all(
-        shape == other_shape and all(resembling(name, [other], separator))
+        shape == other_shape and resembles_any(name, [other], separator)
         for (name, shape), (other, other_shape) in zip(wanted, saved, strict=True)
     )
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from keras_muon.matrix_view import MatrixView
 from keras_muon.messages import unknown_name
-from keras_muon.renaming import Named, paired, resembling
+from keras_muon.renaming import Named, paired, resembles_any
 
 Rule = Literal["muon", "adamw"]
 Key = tuple[str, int]
@@ -152,17 +152,25 @@ def match_table(
     return matched
 
 
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return names, with a number where several are the same.
+
+    Example:
+        >>> unique_names(["a/kernel", "b/kernel", "a/kernel"])
+        ['a/kernel', 'b/kernel', 'a/kernel 1']
+    """
+    return [f"{name} {count}" if count else name for name, count in numbered(names)]
+
+
 def _named(variables: Sequence[tuple[str, tuple[int, ...]]]) -> list[Named]:
-    """The variables under names that differ."""
-    keys = numbered([path for path, _ in variables])
-    names = [f"{path} {count}" if count else path for path, count in keys]
+    names = unique_names([path for path, _ in variables])
     shapes = [tuple(shape) for _, shape in variables]
     return list(zip(names, shapes, strict=True))
 
 
 def _any_resembles(wanted: Sequence[Named], saved: Sequence[Named]) -> bool:
     names = [name for name, _ in saved]
-    return not wanted or any(any(resembling(name, names, "/")) for name, _ in wanted)
+    return not wanted or any(resembles_any(name, names, "/") for name, _ in wanted)
 
 
 def listed(paths: Sequence[str], limit: int = 3) -> str:

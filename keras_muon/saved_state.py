@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_muon.renaming import paired
-from keras_muon.routing import listed, numbered
+from keras_muon.routing import listed, unique_names
 
 Variable = Any
 Store = Any
@@ -25,9 +25,7 @@ def write_state(variables: Sequence[Variable], store: Store) -> None:
         variables: The optimizer's variables.
         store: A mapping from strings to arrays, of the file.
     """
-    for position, (name, variable) in enumerate(
-        zip(_names(variables), variables, strict=True)
-    ):
+    for position, (name, variable) in enumerate(_by_name(variables).items()):
         store[f"{position:05d} {name}"] = np.asarray(variable.numpy())
 
 
@@ -56,20 +54,34 @@ def read_state(
             stacklevel=3,
         )
         return
-    wanted = dict(zip(_names(variables), variables, strict=True))
+    wanted = _by_name(variables)
     found = {entry.name: entry.value for entry in saved}
     if found.keys() <= COMMON:
         _restart(wanted, found)
         return
-    found = _under_wanted_names(wanted, found)
+    missing, unused = _restore(wanted, saved)
+    _warn_of_the_rest(optimizer_name, missing, unused)
+
+
+def _by_name(variables: Sequence[Variable]) -> dict[str, Variable]:
+    names = unique_names([variable.name for variable in variables])
+    return dict(zip(names, variables, strict=True))
+
+
+def _restore(
+    wanted: Mapping[str, Variable], saved: Sequence[_Saved]
+) -> tuple[list[str], list[str]]:
+    """Assign what was saved; return what found no value, and what found no place."""
+    here = [(name, tuple(variable.shape)) for name, variable in wanted.items()]
+    there = [(entry.name, tuple(entry.value.shape)) for entry in saved]
+    places = paired(here, there, "_")
     missing = []
-    for name, variable in wanted.items():
-        value = found.pop(name, None)
-        if value is None or tuple(value.shape) != tuple(variable.shape):
+    for (name, variable), place in zip(wanted.items(), places, strict=True):
+        if place is None or there[place][1] != tuple(variable.shape):
             missing.append(name)
         else:
-            variable.assign(value)
-    _warn_of_the_rest(optimizer_name, missing, list(found))
+            variable.assign(saved[place].value)
+    return missing, [entry.name for i, entry in enumerate(saved) if i not in places]
 
 
 def _restart(wanted: Mapping[str, Variable], found: Mapping[str, np.ndarray]) -> None:
@@ -79,12 +91,6 @@ def _restart(wanted: Mapping[str, Variable], found: Mapping[str, np.ndarray]) ->
             variable.assign(found[name])
         elif name not in COMMON:
             variable.assign(np.zeros(variable.shape))
-
-
-def _names(variables: Sequence[Variable]) -> list[str]:
-    """Names, with a number where several variables have the same."""
-    keys = numbered([variable.name for variable in variables])
-    return [f"{name} {count}" if count else name for name, count in keys]
 
 
 def _read(store: Store) -> list[_Saved] | None:
@@ -98,25 +104,6 @@ def _read(store: Store) -> list[_Saved] | None:
 # What every Keras optimizer has, whatever model it belongs to. A file with nothing else
 # was saved before the optimizer was built.
 COMMON = {"iteration", "learning_rate"}
-
-
-def _under_wanted_names(
-    wanted: Mapping[str, Variable], found: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """What was saved, under the names that its variables have now if they have any."""
-    here = [(name, tuple(variable.shape)) for name, variable in wanted.items()]
-    there = [(name, tuple(value.shape)) for name, value in found.items()]
-    places, names = paired(here, there, "_"), list(found)
-    now = {
-        names[place]: name
-        for place, name in zip(places, wanted, strict=True)
-        if place is not None
-    }
-    # What is in doubt gets a name that no variable has.
-    return {
-        now.get(name, f"saved {name}" if name in wanted else name): value
-        for name, value in found.items()
-    }
 
 
 def _warn_of_the_rest(optimizer_name: str, missing: list, unused: list) -> None:

@@ -4,38 +4,17 @@ import json
 
 import keras
 import pytest
+from routed_models import BY_LAYERS, dense, muon_paths, small_model
 
 from keras_muon import MatrixView, Muon, Route
 
 layers = keras.layers
 
 
-def dense(name, units=8):
-    """A Dense layer without random values: they cost JAX a compilation per shape."""
-    return layers.Dense(units, name=name, kernel_initializer="zeros")
-
-
-def small_model(width=8):
-    """Two hidden matrices, one of them of three axes, and a head."""
-    inputs = keras.Input((2, 6))
-    projection = layers.EinsumDense(
-        "btd,ndh->btnh", (2, 4, 5), name="query", kernel_initializer="zeros"
-    )
-    x = layers.Flatten()(projection(dense("hidden", width)(inputs)))
-    return keras.Model(inputs, dense("head", 4)(x))
-
-
 def built(model, **arguments):
     optimizer = Muon.for_model(model, **arguments)
     optimizer.build(model.trainable_variables)
     return optimizer
-
-
-def muon_paths(optimizer):
-    return [route.path for route in optimizer.routes if route.rule == "muon"]
-
-
-BY_LAYERS = ["hidden/kernel", "query/kernel"]
 
 
 def test_routes_before_and_after_build():
@@ -222,51 +201,3 @@ def test_exclude_of_a_wrong_type(exclude):
     """Only texts are patterns, and the message shows one."""
     with pytest.raises(TypeError, match="`exclude` must be"):
         Muon(exclude=exclude)
-
-
-def test_layers_frozen_after_for_model():
-    """The routes of what remains stand, and patterns of frozen layers do no harm."""
-    model = small_model()
-    optimizer = Muon.for_model(model, exclude="hidden/kernel")
-    model.get_layer("hidden").trainable = False
-    optimizer.build(model.trainable_variables)
-    assert muon_paths(optimizer) == ["query/kernel"]
-    assert len(optimizer.routes) == len(model.trainable_variables) == 3
-
-
-def test_layers_thawed_after_for_model():
-    """Variables that the table does not know are read from the model."""
-    model = small_model()
-    model.get_layer("hidden").trainable = False
-    optimizer = Muon.for_model(model)
-    model.get_layer("hidden").trainable = True
-    optimizer.build(model.trainable_variables)
-    assert muon_paths(optimizer) == BY_LAYERS
-
-
-BEFOREHAND = {"query/kernel": "muon", ".*/kernel": "adamw"}
-
-
-def by_the_table(model):
-    return Muon.for_model(model, routes=BEFOREHAND)
-
-
-def by_a_copy(model):
-    """Of an optimizer that was built for what was not frozen then."""
-    optimizer = Muon(routes=BEFOREHAND)
-    optimizer.build(model.trainable_variables)
-    config = json.loads(json.dumps(optimizer.get_config()))
-    return Muon.from_config(config)
-
-
-@pytest.mark.parametrize("made", [by_the_table, by_a_copy])
-def test_patterns_decide_for_layers_thawed_later_too(made):
-    """As `exclude` does; the layers alone would say Muon, see the test above."""
-    model = small_model()
-    model.get_layer("hidden").trainable = False
-    optimizer = made(model)
-    model.get_layer("hidden").trainable = True
-    optimizer.build(model.trainable_variables)
-    assert muon_paths(optimizer) == []
-    (hidden,) = [r for r in optimizer.routes if r.path == "hidden/kernel"]
-    assert hidden.reason == "by the user: .*/kernel"
