@@ -75,6 +75,6 @@ def test_gradients_are_those_of_finite_differences(rng, shape, way):
     )
     expected = (ahead - behind) / (2 * step)
     found = (gradient * direction).sum()
-    # Largest seen 0.5 % of it: what a float32 sum loses in a difference.
-    assert found == pytest.approx(expected, rel=0.03)
+    # Largest difference seen 0.06 %: the curvature between both sides.
+    assert found == pytest.approx(expected, rel=0.005)
     assert abs(expected) > 0.1
