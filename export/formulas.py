@@ -24,6 +24,11 @@ holds for its transpose.
 U is `update`, of shape {shape}; the last X is `polar_factor`.
 Schedule {name}, in {dtype}: {triples}. B: {basis}. V: {values}."""
 
+BLOCKED = """\
+Float32 keeps its digits where U lacks directions: in the first {count} steps products
+of blocks are added to (a - p) X, and then p X, with p the power of two below a; and the
+first step is taken of U / max |U|, whose norm divides its result and, twice, its A."""
+
 PANELLED = """\
 Of a large symmetric product only row panels are computed, from the diagonal to the
 right; what lies below the diagonal is mirrored."""
@@ -35,6 +40,7 @@ def formula_of(
     dtype: str,
     triples: Sequence[Triple],
     leading: Leading | None,
+    blocked: int,
 ) -> str:
     """Return the formula of an iteration.
 
@@ -44,6 +50,7 @@ def formula_of(
         dtype: Of the products.
         triples: One (a, b, c) per step.
         leading: How leading singular values are compressed; None if they are not.
+        blocked: How many first steps are summed in blocks.
     """
     about = {
         "shape": " x ".join(map(str, extents)),
@@ -51,6 +58,8 @@ def formula_of(
         "dtype": dtype,
         "triples": _shown(triples),
     }
+    if blocked:
+        return f"{FORMULA}\n{BLOCKED}".format(**about, count=blocked)
     if leading is None:
         return FORMULA.format(**about)
     return COMPRESSED_FORMULA.format(**about, **_about(leading))

@@ -16,8 +16,8 @@ from keras_muon.export.arguments import (
 )
 from keras_muon.export.formulas import PANELLED, formula_of
 from keras_muon.messages import require_count, unknown_name
-from keras_muon.plan import Plan
-from keras_muon.plan_choice import plan_for
+from keras_muon.plan import Blocks, Plan
+from keras_muon.plan_choice import blocks_for, plan_for
 from keras_muon.schedules import Schedule, get_schedule
 
 # "standard": the schedule's triples, each with a Gram matrix of its own.
@@ -121,6 +121,17 @@ class Iteration:
         return tuple(triple for segment in plan.segments for triple in segment)
 
     @property
+    def blocks(self) -> Blocks | None:
+        """How the first steps of "standard" are summed; None if in one go."""
+        if self.method != "standard" or self.shape.is_symbolic:
+            return None
+        fan_in, fan_out = int(self.shape.fan_in), int(self.shape.fan_out)
+        extents = {"in": fan_in, "out": fan_out, "auto": min(fan_in, fan_out)}
+        segments = tuple((triple,) for triple in self.triples)
+        extent = extents[self.side]
+        return blocks_for(extent, self.schedule, self.compute_dtype, segments)
+
+    @property
     def formula(self) -> str:
         """The formula of the iteration with its numbers, for `doc_string`."""
         plan = self.plan
@@ -130,6 +141,7 @@ class Iteration:
             self.compute_dtype,
             self.triples,
             plan.leading if plan else None,
+            self.blocks.segments if self.blocks else 0,
         )
         return formula if self.panels == 1 else f"{formula}\n{PANELLED}"
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_muon.export.arguments import SMALLEST_PANELLED
 from keras_muon.export.graph_writer import GraphWriter, Value
-from keras_muon.newton_schulz import Turned
-from keras_muon.products import panel_edges
+from keras_muon.matrix_ops import Turned
+from keras_muon.products import Edges, edges_of
 
 # First and last index (exclusive) by axis.
 Ranges = dict[int, tuple[int, int]]
@@ -73,7 +73,7 @@ class PanelProducts(GraphWriter):
         axis = _axis(turned)
         size = a.extents[axis]
         factors |= {"transA" if turned == "left" else "transB": 1}
-        edges = panel_edges(size, self.panels)
+        edges = edges_of(size, self.panels)
         panels = []
         for number, (start, end) in enumerate(edges, start=1):
             terms = [
@@ -93,9 +93,7 @@ class PanelProducts(GraphWriter):
             self._parts[_key(whole, {0: (start, end), 1: (start, size)})] = panel
         return whole.with_extents((size, size))
 
-    def _row(
-        self, role: str, panels: list[Value], edges: list[tuple[int, int]]
-    ) -> Value:
+    def _row(self, role: str, panels: list[Value], edges: Edges) -> Value:
         """The last of some panels, completed to the left by those above it."""
         number = len(panels)
         start, end = edges[number - 1]

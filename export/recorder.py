@@ -39,6 +39,10 @@ class Recorder(ProductNodes):
         pair = [x, self.cast(y, x.dtype)]
         return self.cast(self.rounded_node("divided", "Div", pair, x.dtype), dtype)
 
+    def reciprocal(self, y: Value) -> Value:
+        pair = [self.constant(1.0, y.dtype), y]
+        return self.node("Div", pair, "reciprocal", y.dtype)
+
     def at_least(self, y: Value, least: float) -> Value:
         pair = [y, self.constant(least, y.dtype)]
         return self.node("Max", pair, "at_least", y.dtype)

@@ -16,9 +16,8 @@ Source: the range finder of Halko, Martinsson and Tropp 2011, arXiv:0909.4061, a
 norms before Newton-Schulz: Grishina et al. 2025, arXiv:2506.10935 (CANS).
 """
 
+from keras_muon.matrix_ops import Matrix, MatrixOps
 from keras_muon.newton_schulz import (
-    Matrix,
-    MatrixOps,
     iterated,
     newton_schulz,
     normalized,

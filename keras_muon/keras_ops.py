@@ -7,9 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_muon.blocks import factors_by_block
 from keras_muon.leading import GROUP, MIXTURES
-from keras_muon.newton_schulz import Turned
+from keras_muon.matrix_ops import Turned
 from keras_muon.plan import Side
+from keras_muon.products import Edges
 
 Tensor = Any
 
@@ -44,6 +46,14 @@ class KerasOps:
         unit = self.scaled(identity, ops.eye(total.shape[-1], dtype=wide))
         factor = ops.cast(ops.cast(total, wide) + unit, total.dtype)
         return ops.matmul(factor, x) if side == "in" else ops.matmul(x, factor)
+
+    def blocked(
+        self, alpha: float, x: Tensor, total: Tensor, side: Side, edges: Edges
+    ) -> Tensor:
+        result = self.scaled(alpha, x)
+        for left, right in factors_by_block(x, total, side, edges):
+            result = result + ops.matmul(left, right)
+        return result
 
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
@@ -82,6 +92,9 @@ class KerasOps:
 
     def divided(self, x: Tensor, y: Tensor, dtype: str) -> Tensor:
         return ops.cast(ops.divide(x, ops.cast(y, x.dtype)), dtype)
+
+    def reciprocal(self, y: Tensor) -> Tensor:
+        return 1.0 / y
 
     def at_least(self, y: Tensor, least: float) -> Tensor:
         return ops.maximum(y, least)

@@ -13,102 +13,17 @@ that of Zhang et al. 2026, github.com/Dao-AILab/gram-newton-schulz.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
 
 from keras_muon.admissible import Triple
-from keras_muon.plan import Plan, Side
-
-# A carrier's own matrix type; only the carrier looks inside.
-Matrix = Any
-
-# Which factor of a product is transposed.
-Turned = Literal["left", "right"]
+from keras_muon.blocks import applied_in_blocks
+from keras_muon.matrix_ops import Matrix, MatrixOps
+from keras_muon.plan import Blocks, Plan, Side
+from keras_muon.products import Edges
 
 # The smallest normal float32 number. Dividing by less would overflow, and processors
 # that flush smaller numbers to zero would divide by zero. For float64 as well: with its
 # own, runtimes that compute graphs of it in float32 would make NaN of zero.
 SMALLEST_NORMAL = 2.0**-126
-
-
-class MatrixOps(Protocol):
-    """What a carrier must know. Matrices are the last two axes: in, out.
-
-    What is divided, and the C of `fused`, is not used again: a carrier may write there.
-    """
-
-    def gram(self, x: Matrix, side: Side) -> Matrix:
-        """Return X X^T for side "in", X^T X for side "out"."""
-
-    def fused(
-        self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
-    ) -> Matrix:
-        """Return alpha * C + beta * A @ B."""
-
-    def applied(self, identity: float, total: Matrix, x: Matrix, side: Side) -> Matrix:
-        """Return (identity * I + total) X for side "in", X (...) for side "out".
-
-        A narrow dtype in which product and sum are rounded apart needs the sum inside
-        of the brackets: both terms are several times as large as the result, and the
-        rounding of a product reaches directions in which X is zero.
-        """
-
-    def symmetric(
-        self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
-    ) -> Matrix:
-        """Return alpha * C + beta * A @ B where both terms are symmetric.
-
-        A and B commute, so half of the product is redundant.
-        """
-
-    def squared(self, x: Matrix) -> Matrix:
-        """Return X X of a symmetric X."""
-
-    def product(self, a: Matrix, b: Matrix, turned: Turned) -> Matrix:
-        """Return A^T B if the left is turned, A B^T if the right is."""
-
-    def mixed(self, x: Matrix, signs: Sequence[int], side: Side) -> Matrix:
-        """Return sums of signed rows (side "in") or columns (side "out").
-
-        Each group of `leading.GROUP` gives `leading.MIXTURES` of them; `signs` are
-        those of (groups, mixtures, members).
-        """
-
-    def combined(self, alpha: float, x: Matrix, beta: float, y: Matrix) -> Matrix:
-        """Return alpha * X + beta * Y."""
-
-    def scaled(self, alpha: float, x: Matrix) -> Matrix:
-        """Return alpha * X."""
-
-    def multiplied(self, x: Matrix, y: Matrix) -> Matrix:
-        """Return X * Y for one Y per matrix, in the dtype of X."""
-
-    def divided(self, x: Matrix, y: Matrix, dtype: str) -> Matrix:
-        """Return X / Y for one Y per matrix, in another dtype."""
-
-    def at_least(self, y: Matrix, least: float) -> Matrix:
-        """Return max(Y, least) for one Y per matrix."""
-
-    def root(self, y: Matrix) -> Matrix:
-        """Return the square root of one Y per matrix."""
-
-    def rest_of_one(self, y: Matrix, at_least: float) -> Matrix:
-        """Return sqrt(max(1 - Y Y, at_least ** 2)) for one Y per matrix."""
-
-    def largest_entry(self, x: Matrix) -> Matrix:
-        """Return max |X| per matrix, with both axes kept."""
-
-    def frobenius_norm(self, x: Matrix, unit: Matrix | None = None) -> Matrix:
-        """Return |X / unit|_F, of squares summed first per row, then over rows.
-
-        The two stages keep the float32 error near 1e-7 where a single sum over a
-        large matrix loses three digits. Narrow dtypes are summed in float32.
-        """
-
-    def cast(self, x: Matrix, dtype: str) -> Matrix:
-        """Return X in another dtype."""
-
-    def dtype_of(self, x: Matrix) -> str:
-        """Return the name of the dtype of X."""
 
 
 def newton_schulz(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
@@ -126,17 +41,59 @@ def newton_schulz(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
 
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
-    x = normalized(x, ops, plan.compute_dtype)
-    return iterated(x, plan.segments, plan.side, ops)
+    segments, side, dtype = plan.segments, plan.side, plan.compute_dtype
+    if plan.blocks is None:
+        return iterated(normalized(x, ops, dtype), segments, side, ops)
+    return iterated_in_blocks(x, segments, side, ops, plan.blocks, dtype=dtype)
 
 
 def iterated(
-    x: Matrix, segments: Sequence[Sequence[Triple]], side: Side, ops: MatrixOps
+    x: Matrix,
+    segments: Sequence[Sequence[Triple]],
+    side: Side,
+    ops: MatrixOps,
+    edges: Edges = (),
 ) -> Matrix:
-    """Return X after all segments."""
+    """Return X after all segments, summed in the blocks of these edges."""
     for triples in segments:
-        x = segment(x, triples, side, ops)
+        x = segment(x, triples, side, ops, edges=edges)
     return x
+
+
+def iterated_in_blocks(
+    x: Matrix,
+    segments: Sequence[Sequence[Triple]],
+    side: Side,
+    ops: MatrixOps,
+    blocks: Blocks,
+    *,
+    dtype: str,
+) -> Matrix:
+    """Return X, of any scale, after all segments, with more digits than `iterated`.
+
+    The norm divides what the first segment makes of X, not X: its last bit depends on
+    the carrier, and would be another rounding of every entry. The largest entry, in
+    whose units X is taken first, has the same bits everywhere. Reciprocals, because
+    XLA divides by one number as it multiplies by another, with one rounding more.
+
+    Args:
+        x: Matrices, in float32 or float64.
+        segments: The triples of all steps.
+        side: Side of the Gram matrices.
+        ops: The carrier.
+        blocks: In which segments, and where, sums are cut.
+        dtype: Of the products and of the result.
+    """
+    x = ops.multiplied(x, ops.reciprocal(largest_entry(x, ops)))
+    x = ops.cast(x, dtype)
+    scale = ops.reciprocal(ops.at_least(ops.frobenius_norm(x), 1.0))
+    gram = ops.multiplied(ops.gram(x, side), ops.multiplied(scale, scale))
+    first, *others = segments
+    x = segment(x, first, side, ops, gram=gram, edges=blocks.edges)
+    x = ops.multiplied(x, scale)
+    blocked, whole = others[: blocks.segments - 1], others[blocks.segments - 1 :]
+    x = iterated(x, blocked, side, ops, blocks.edges)
+    return iterated(x, whole, side, ops)
 
 
 def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
@@ -151,9 +108,14 @@ def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
         ops: The carrier.
         dtype: Of the result.
     """
-    largest = ops.at_least(ops.largest_entry(x), SMALLEST_NORMAL)
+    largest = largest_entry(x, ops)
     norm = ops.at_least(ops.frobenius_norm(x, largest), 1.0)
     return ops.divided(x, ops.multiplied(norm, largest), dtype)
+
+
+def largest_entry(x: Matrix, ops: MatrixOps) -> Matrix:
+    """Return the largest entry of each matrix, or for zero what divides it."""
+    return ops.at_least(ops.largest_entry(x), SMALLEST_NORMAL)
 
 
 def segment(
@@ -164,6 +126,7 @@ def segment(
     *,
     gram: Matrix = None,
     inner: Matrix = None,
+    edges: Edges = (),
 ) -> Matrix:
     """Return X after one step per triple, all taken from one Gram matrix R = X X^T.
 
@@ -179,6 +142,7 @@ def segment(
         gram: R, if it is known. It is not asked for if there is one triple with a
             known H.
         inner: H of the first triple, if it is known.
+        edges: Of the blocks in which X is multiplied; none multiply it at once.
     """
     gram = ops.gram(x, side) if gram is None else gram
     identity, total = 1.0, None
@@ -194,6 +158,8 @@ def segment(
             linear = ops.combined(a, total, identity, inner)
             total = ops.symmetric(1.0, linear, 1.0, inner, total)
         identity, inner = identity * a, None
+    if edges:
+        return applied_in_blocks(identity, total, x, side, edges, ops)
     return ops.applied(identity, total, x, side)
 
 

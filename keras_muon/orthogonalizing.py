@@ -25,7 +25,8 @@ def orthogonalize(
 
     The singular vectors stay, every singular value becomes about 1. The scale of `x`
     makes no difference: from 1e-30 to 1e30 the result is the same, and zero gives
-    zero.
+    zero. Schedules other than `"auto"` give the same five digits on every backend in
+    float32, also where a matrix lacks directions.
 
     Args:
         x: A tensor of the current backend, or an array. Any floating dtype.
@@ -69,6 +70,7 @@ def orthogonalize(
         steps,
         wide_dtype(matrices),
         compute_dtype,
+        blocked=True,
         differentiable=True,
     )
     matrices = polar_factor(matrices, plan)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from keras_muon.admissible import Triple
 from keras_muon.products import (
+    Edges,
     Product,
     products_of_compression,
     products_of_steps,
@@ -34,6 +35,7 @@ class Plan:
         segments: The triples of all steps; those in one segment share a Gram matrix.
         compute_dtype: Dtype of the products.
         panels: Number of column panels of a symmetric product; 1 computes it whole.
+        blocks: How the first steps are summed to save digits; None if they are not.
         leading: How leading singular values are compressed first; None if they are not.
         loop: How the matrices of a stack follow each other.
         reason: Why this plan and no other.
@@ -51,6 +53,7 @@ class Plan:
     segments: Segments
     compute_dtype: str
     panels: int = 1
+    blocks: "Blocks | None" = None
     leading: "Leading | None" = None
     loop: Loop = "none"
     reason: str = ""
@@ -85,6 +88,8 @@ class Plan:
             self.segments,
             panels=self.panels,
             schatten=first is not None,
+            blocks=self.blocks.edges if self.blocks else (),
+            blocked=self.blocks.segments if self.blocks else 0,
         )
         return (*(compression or ()), *steps)
 
@@ -97,6 +102,19 @@ class Plan:
     def bytes_moved(self) -> int:
         """Bytes that the products of one matrix read and write."""
         return sum(product.bytes_moved for product in self.products)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """How the first steps are summed, see `keras_muon.blocks`.
+
+    Args:
+        segments: In how many of the first segments X is multiplied so.
+        edges: Where each block of the short side begins and ends (exclusive).
+    """
+
+    segments: int
+    edges: Edges
 
 
 @dataclasses.dataclass(frozen=True)

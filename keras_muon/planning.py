@@ -62,6 +62,7 @@ def planned(
     compute_dtype: str,
     *,
     xla: bool = True,
+    blocked: bool = False,
     differentiable: bool = False,
 ) -> Plan:
     """Return the plan for matrices, or stacks of them, on this backend's device.
@@ -73,6 +74,7 @@ def planned(
         wide: Dtype of the update, `"float32"` or `"float64"`.
         compute_dtype: See `orthogonalize`.
         xla: Whether XLA compiles what is computed, where TensorFlow has the choice.
+        blocked: Whether to save digits, see `plan_choice.blocks_for`.
         differentiable: Whether gradients are asked for: on TensorFlow, what XLA writes
             into a stack has none.
 
@@ -93,6 +95,7 @@ def planned(
         schedule,
         compute_dtype,
         steps=steps,
+        blocked=blocked,
         loop=_loop(xla and not differentiable) if stack and alone else "none",
         panelled=alone and keras.backend.backend() == "torch",
     )

@@ -10,6 +10,9 @@ from typing import NamedTuple
 from keras_muon.admissible import Triple
 from keras_muon.leading import GROUP
 
+# Where each part of an extent begins and ends (exclusive).
+Edges = tuple[tuple[int, int], ...]
+
 # Bytes of an entry of the dtypes that products may have.
 ITEMSIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -44,16 +47,16 @@ class Product(NamedTuple):
         return self.itemsize * (self.read + self.rows * self.columns)
 
 
-def panel_edges(extent: int, panels: int) -> list[tuple[int, int]]:
-    """Return where each panel of a symmetric product begins and ends (exclusive).
+def edges_of(extent: int, parts: int) -> Edges:
+    """Cut an extent into at most so many parts, equal but for the last.
 
     Example:
-        >>> panel_edges(10, 4)
-        [(0, 3), (3, 6), (6, 9), (9, 10)]
+        >>> edges_of(10, 4)
+        ((0, 3), (3, 6), (6, 9), (9, 10))
     """
-    width = -(-extent // panels)
+    width = -(-extent // parts)
     starts = [*range(0, extent, width), extent]
-    return list(itertools.pairwise(starts))
+    return tuple(itertools.pairwise(starts))
 
 
 def products_of_steps(
@@ -64,6 +67,8 @@ def products_of_steps(
     *,
     panels: int,
     schatten: bool,
+    blocks: Edges = (),
+    blocked: int = 0,
 ) -> Iterator[Product]:
     """Yield what `keras_muon.newton_schulz.segment` multiplies, for all segments.
 
@@ -74,6 +79,8 @@ def products_of_steps(
         segments: The triples of the steps that share a Gram matrix.
         panels: In how many panels symmetric products are computed.
         schatten: Whether R R of the first Gram matrix R is asked for in any case.
+        blocks: The blocks in which X is multiplied, where it is in blocks.
+        blocked: In how many segments it is, of the first ones.
     """
     square, whole, size = short * short, short * long, ITEMSIZES[dtype]
     share = (panels + 1) / (2 * panels)
@@ -87,7 +94,12 @@ def products_of_steps(
             distinct = [1] * bool(c) + [2, 2] * moves_on + [3] * (position > 0)
             for matrices in distinct:
                 yield Product(short, short, short, matrices * square, size, share)
-        yield Product(short, short, long, square + whole, size)
+        if number >= blocked:
+            yield Product(short, short, long, square + whole, size)
+            continue
+        for start, end in blocks:
+            read = (end - start) * (short + long) + whole
+            yield Product(short, end - start, long, read, size)
 
 
 def products_of_compression(

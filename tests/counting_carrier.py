@@ -50,6 +50,16 @@ class CountingOps:
         left, right = (total, x) if side == "in" else (x, total)
         return self.fused(identity, x, 1.0, left, right)
 
+    def blocked(self, alpha, x, total, side, edges):
+        left, right = (total, x) if side == "in" else (x, total)
+        for start, end in edges:
+            columns = Extents((left[0], end - start), left.dtype)
+            rows = Extents((end - start, right[1]), right.dtype)
+            x = self.matmul(columns, rows, added=x)
+        assert edges[0][0] == 0
+        assert end == left[1]
+        return x
+
     def symmetric(self, alpha, c, beta, a, b):
         return self.matmul(a, b, self.share, added=c)
 
@@ -91,6 +101,9 @@ class CountingOps:
     def divided(self, x, y, dtype):
         assert y == (1, 1)
         return Extents(x, dtype)
+
+    def reciprocal(self, y):
+        return y
 
     def at_least(self, y, least):
         return y

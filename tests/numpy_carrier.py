@@ -23,6 +23,16 @@ class NumpyOps:
         self.called.append(("applied", x.shape[-2:]))
         return identity * x + (total @ x if side == "in" else x @ total)
 
+    def blocked(self, alpha, x, total, side, edges):
+        self.called.append(("blocked", edges))
+        result = alpha * x
+        for start, end in edges:
+            if side == "in":
+                result += total[..., start:end] @ x[..., start:end, :]
+            else:
+                result += x[..., start:end] @ total[..., start:end, :]
+        return result
+
     def symmetric(self, alpha, c, beta, a, b):
         self.called.append(("symmetric", c.shape[-1]))
         return alpha * c + beta * (a @ b)
@@ -63,6 +73,10 @@ class NumpyOps:
     def divided(self, x, y, dtype):
         self.called.append(("divided", (x.dtype.name, dtype)))
         return (x / y.astype(x.dtype)).astype(dtype)
+
+    def reciprocal(self, y):
+        self.called.append(("reciprocal", y.dtype.name))
+        return 1 / y
 
     def at_least(self, y, least):
         self.called.append(("at_least", least))

@@ -81,10 +81,23 @@ def test_only_standard_operators_of_the_given_opset(name, opset):
 
 
 def test_single_matrices_take_three_gemm_per_step_and_no_transpose():
-    for shape in ((24, 40), (40, 24)):
+    for shape in ((520, 528), (528, 520)):
         model = newton_schulz(shape, schedule="you")
         assert operators(model)["Gemm"] == 15
+        assert operators(model).keys() & {"Transpose", "MatMul", "Slice"} == set()
+
+
+def test_steep_steps_of_small_matrices_take_a_gemm_per_block():
+    """The first two of five: three more Gemm each, and no step after them."""
+    for shape in ((24, 40), (40, 24)):
+        model = newton_schulz(shape, schedule="you")
+        assert operators(model)["Gemm"] == 15 + 2 * 3
         assert operators(model).keys() & {"Transpose", "MatMul"} == set()
+        blocks = [n.name for n in model.graph.node if "/block_" in n.name]
+        steps = (1, 2)
+        assert blocks == [
+            f"step_{s}/product/block_{b}" for s in steps for b in (1, 2, 3, 4)
+        ]
 
 
 @pytest.mark.parametrize(("schedule", "products"), [("quintic", 3), ("cubic", 2)])

@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
-from onnx_runtimes import RUNTIMES, by_onnxruntime, by_reference
+from onnx_runtimes import RUNTIMES, by_onnxruntime
 from oracle import polar_by_svd
 from rounding_ops import RoundingOps
 
@@ -41,9 +41,8 @@ ALL_LAYOUTS = pytest.mark.parametrize("layout", LAYOUTS)
 # Largest error seen in float32 is 1.1e-6, in float64 5e-15. A step too many or too few
 # changes entries by 1e-2.
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
-# Of eight steps on the reference evaluator, which computes by NumPy: its BLAS rounds
-# more often without AVX-512, and the slope of Polar Express makes 2.3e-6 of that.
-POLAR_EXPRESS_BY_NUMPY = {"float32": 4e-6, "float64": 1e-12}
+# The last step of Polar Express is steep at 1: seen 3.1e-6 on 40 stacks like these.
+TOLERANCE_OF_POLAR_EXPRESS = {"float32": 5e-6, "float64": 1e-12}
 
 
 def assert_polar(runtime, x, triples, tolerance=TOLERANCE, **arguments):
@@ -73,8 +72,8 @@ def test_every_schedule_equals_the_oracle(rng, runtime, name, batch, dtype):
     x = rng.standard_normal((16, 24) if batch is None else (batch, 16, 24))
     triples = SCHEDULES[name].take()
     arguments = {"shape": (16, 24), "batch": batch, "schedule": name, "dtype": dtype}
-    by_numpy = runtime is by_reference and name == "polar_express"
-    tolerance = POLAR_EXPRESS_BY_NUMPY if by_numpy else TOLERANCE
+    steep = name == "polar_express"
+    tolerance = TOLERANCE_OF_POLAR_EXPRESS if steep else TOLERANCE
     assert_polar(runtime, x.astype(dtype), triples, tolerance, **arguments)
 
 

@@ -119,7 +119,7 @@ def test_emulation_rounds_whole_products(runtime):
 
 @ALL_PANELS
 def test_a_step_has_a_gemm_per_panel(panels):
-    model = newton_schulz((SMALL, SMALL + 8), panels=panels)
+    model = newton_schulz((SMALL + 8, SMALL + 16), panels=panels)
     operators = Counter(node.op_type for node in model.graph.node)
     assert operators["Gemm"] == 5 * (2 * panels + 1)
     # Each block below the diagonal is the transpose of one above.

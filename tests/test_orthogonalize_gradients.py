@@ -56,15 +56,16 @@ WAYS = {
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("schedule", ["cubic", "quintic"])
 @pytest.mark.parametrize("way", WAYS[keras.backend.backend()])
-def test_gradients_are_those_of_finite_differences(rng, shape, way):
+def test_gradients_are_those_of_finite_differences(rng, shape, schedule, way):
     """Along one direction; of a gradient without it nothing would be left."""
     x, weights, direction = (
         rng.standard_normal(shape).astype("float32") for _ in range(3)
     )
 
     def function(x):
-        factor = orthogonalize(x, "cubic", compute_dtype="float32")
+        factor = orthogonalize(x, schedule, compute_dtype="float32")
         return ops.sum(factor * ops.convert_to_tensor(weights))
 
     gradient = ops.convert_to_numpy(way(function, x)).astype("float64")

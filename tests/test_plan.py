@@ -8,7 +8,7 @@ from counting_carrier import CountingOps, Extents
 
 from keras_muon import SCHEDULES, Schedule
 from keras_muon.compression import polar_factors
-from keras_muon.newton_schulz import MatrixOps
+from keras_muon.matrix_ops import MatrixOps
 from keras_muon.plan_choice import STEEPEST_SEGMENT, compresses, plan_for
 
 YOU = SCHEDULES["you"]
@@ -40,10 +40,12 @@ def test_the_counting_carrier_has_every_verb():
     ],
     ids=str,
 )
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_plan_counts_what_the_iteration_multiplies(schedule, fans, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "blocked"), [("float32", False), ("float32", True), ("bfloat16", True)]
+)
+def test_a_plan_counts_what_the_iteration_multiplies(schedule, fans, dtype, blocked):
     """The sum over a plan's products is what a carrier is asked for."""
-    plan = plan_for(*fans, schedule, dtype)
+    plan = plan_for(*fans, schedule, dtype, blocked=blocked)
     ops = CountingOps()
     assert polar_factors(Extents(fans), plan, ops) == fans
     assert plan.flops == ops.flops

@@ -23,13 +23,12 @@ from equivalence_report import (
     compressed_table,
     moved,
     pair_table,
-    regular,
     save_heat_map,
     save_json,
     short,
     steps_as_json,
 )
-from implementations import BACKENDS, IMPLEMENTATIONS, MODULES
+from implementations import BACKENDS, IMPLEMENTATIONS, MODULES, key
 from processes import missing
 from rich.console import Console
 from step_report import wide_console
@@ -115,12 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_pairs(console: Console, results: dict, dtype: str) -> None:
-    cases = regular(dtype, "jordan")
+    names = [key(dtype, "jordan", case) for case in CASES]
     title = (
-        f"jordan, {dtype}: largest difference of any entry over {len(cases)} of "
-        f"{len(CASES)} cases, limit {short(LIMITS[dtype])}"
+        f"jordan, {dtype}: largest difference of any entry over {len(names)} cases, "
+        f"limit {short(LIMITS[dtype])}"
     )
-    console.print(pair_table(title, list(results), worst(results, cases)))
+    console.print(pair_table(title, list(results), worst(results, names)))
 
 
 if __name__ == "__main__":

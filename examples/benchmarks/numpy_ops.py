@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keras_muon.blocks import factors_by_block
 from keras_muon.compression import polar_factors
 from keras_muon.leading import GROUP, MIXTURES
-from keras_muon.newton_schulz import Turned
+from keras_muon.matrix_ops import Turned
 from keras_muon.plan import Side
 from keras_muon.plan_choice import plan_for
+from keras_muon.products import Edges
 from keras_muon.schedules import Schedule
 
 
@@ -26,13 +28,19 @@ def orthogonalize(
     *_, fan_in, fan_out = x.shape
     steps = None if planned else schedule.steps
     plan = plan_for(
-        fan_in, fan_out, schedule, x.dtype.name, steps=steps, shared=planned
+        fan_in,
+        fan_out,
+        schedule,
+        x.dtype.name,
+        steps=steps,
+        shared=planned,
+        blocked=True,
     )
     return polar_factors(x, plan, NumpyOps())
 
 
 class NumpyOps:
-    """The verbs of `keras_muon.newton_schulz.MatrixOps` in NumPy."""
+    """The verbs of `keras_muon.matrix_ops.MatrixOps` in NumPy."""
 
     def gram(self, x: np.ndarray, side: Side) -> np.ndarray:
         return self.product(x, x, "right" if side == "in" else "left")
@@ -48,6 +56,14 @@ class NumpyOps:
         self, identity: float, total: np.ndarray, x: np.ndarray, side: Side
     ) -> np.ndarray:
         return identity * x + (total @ x if side == "in" else x @ total)
+
+    def blocked(
+        self, alpha: float, x: np.ndarray, total: np.ndarray, side: Side, edges: Edges
+    ) -> np.ndarray:
+        result = alpha * x
+        for left, right in factors_by_block(x, total, side, edges):
+            result += left @ right
+        return result
 
     def squared(self, x: np.ndarray) -> np.ndarray:
         return x @ x
@@ -78,6 +94,9 @@ class NumpyOps:
 
     def divided(self, x: np.ndarray, y: np.ndarray, dtype: str) -> np.ndarray:
         return (x / y).astype(dtype)
+
+    def reciprocal(self, y: np.ndarray) -> np.ndarray:
+        return 1 / y
 
     def at_least(self, y: np.ndarray, least: float) -> np.ndarray:
         return np.maximum(y, np.asarray(least, y.dtype))

@@ -1,0 +1,106 @@
+"""What the iteration asks of a carrier of matrices."""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from keras_muon.plan import Side
+from keras_muon.products import Edges
+
+# A carrier's own matrix type; only the carrier looks inside.
+Matrix = Any
+
+# Which factor of a product is transposed.
+Turned = Literal["left", "right"]
+
+
+class MatrixOps(Protocol):
+    """What a carrier must know. Matrices are the last two axes: in, out.
+
+    What is divided, and the C of `fused`, is not used again: a carrier may write there.
+    """
+
+    def gram(self, x: Matrix, side: Side) -> Matrix:
+        """Return X X^T for side "in", X^T X for side "out"."""
+
+    def fused(
+        self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
+    ) -> Matrix:
+        """Return alpha * C + beta * A @ B."""
+
+    def applied(self, identity: float, total: Matrix, x: Matrix, side: Side) -> Matrix:
+        """Return (identity * I + total) X for side "in", X (...) for side "out".
+
+        A narrow dtype in which product and sum are rounded apart needs the sum inside
+        of the brackets: both terms are several times as large as the result, and the
+        rounding of a product reaches directions in which X is zero.
+        """
+
+    def blocked(
+        self, alpha: float, x: Matrix, total: Matrix, side: Side, edges: Edges
+    ) -> Matrix:
+        """Return alpha * X + total X for side "in", alpha * X + X total for "out".
+
+        To alpha * X the products of one block of the short side after the other are
+        added, in this order.
+        """
+
+    def symmetric(
+        self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
+    ) -> Matrix:
+        """Return alpha * C + beta * A @ B where both terms are symmetric.
+
+        A and B commute, so half of the product is redundant.
+        """
+
+    def squared(self, x: Matrix) -> Matrix:
+        """Return X X of a symmetric X."""
+
+    def product(self, a: Matrix, b: Matrix, turned: Turned) -> Matrix:
+        """Return A^T B if the left is turned, A B^T if the right is."""
+
+    def mixed(self, x: Matrix, signs: Sequence[int], side: Side) -> Matrix:
+        """Return sums of signed rows (side "in") or columns (side "out").
+
+        Each group of `leading.GROUP` gives `leading.MIXTURES` of them; `signs` are
+        those of (groups, mixtures, members).
+        """
+
+    def combined(self, alpha: float, x: Matrix, beta: float, y: Matrix) -> Matrix:
+        """Return alpha * X + beta * Y."""
+
+    def scaled(self, alpha: float, x: Matrix) -> Matrix:
+        """Return alpha * X."""
+
+    def multiplied(self, x: Matrix, y: Matrix) -> Matrix:
+        """Return X * Y for one Y per matrix, in the dtype of X."""
+
+    def divided(self, x: Matrix, y: Matrix, dtype: str) -> Matrix:
+        """Return X / Y for one Y per matrix, in another dtype."""
+
+    def reciprocal(self, y: Matrix) -> Matrix:
+        """Return 1 / Y for one Y per matrix."""
+
+    def at_least(self, y: Matrix, least: float) -> Matrix:
+        """Return max(Y, least) for one Y per matrix."""
+
+    def root(self, y: Matrix) -> Matrix:
+        """Return the square root of one Y per matrix."""
+
+    def rest_of_one(self, y: Matrix, at_least: float) -> Matrix:
+        """Return sqrt(max(1 - Y Y, at_least ** 2)) for one Y per matrix."""
+
+    def largest_entry(self, x: Matrix) -> Matrix:
+        """Return max |X| per matrix, with both axes kept."""
+
+    def frobenius_norm(self, x: Matrix, unit: Matrix | None = None) -> Matrix:
+        """Return |X / unit|_F, of squares summed first per row, then over rows.
+
+        The two stages keep the float32 error near 1e-7 where a single sum over a
+        large matrix loses three digits. Narrow dtypes are summed in float32.
+        """
+
+    def cast(self, x: Matrix, dtype: str) -> Matrix:
+        """Return X in another dtype."""
+
+    def dtype_of(self, x: Matrix) -> str:
+        """Return the name of the dtype of X."""
