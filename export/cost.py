@@ -16,7 +16,10 @@ FREE = frozenset(
 PER_INPUT = frozenset({"ReduceMax", "ReduceSum"})
 # Operators with one operation per entry that they write.
 PER_OUTPUT = frozenset(
-    {"Abs", "Add", "Div", "LessOrEqual", "Max", "Mul", "Pow", "Sqrt", "Sub"}
+    {
+        *("Abs", "Add", "Div", "LessOrEqual", "Max", "Mul", "Pow", "Reciprocal"),
+        *("Round", "Sqrt", "Sub"),
+    }
 )
 
 

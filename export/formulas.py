@@ -6,6 +6,7 @@ from typing import Any
 from keras_muon.admissible import Triple
 from keras_muon.leading import BASIS_TRIPLES, GROUP, MIXTURES, VALUE_TRIPLES
 from keras_muon.plan import Leading
+from keras_muon.split_products import BITS_OF_FACTOR, BITS_OF_X
 
 FORMULA = """\
 X <- U / |U|_F, then for every triple (a, b, c): A = X X^T, X <- a X + (b A + c A A) X.
@@ -24,10 +25,12 @@ holds for its transpose.
 U is `update`, of shape {shape}; the last X is `polar_factor`.
 Schedule {name}, in {dtype}: {triples}. B: {basis}. V: {values}."""
 
-BLOCKED = """\
-Float32 keeps its digits where U lacks directions: in the first {count} steps products
-of blocks are added to (a - p) X, and then p X, with p the power of two below a; and the
-first step is taken of U / max |U|, whose norm divides its result and, twice, its A."""
+SPLIT = """\
+For float32 to keep its digits, the first {count} steps are taken of V = U / max |U|,
+with s = 1 / |V|_F: A = s s V V^T, H = b A + c A A, and V <- a V + H V is the sum of
+f V1 + H1 V1, which is exact, and of f V2 + (a - f) V + H1 V2 + H2 V. V1 is V in
+multiples of 2^-{of_x}; f and H1 are a and H in multiples of 2^(e - {of_factor}), 2^e
+the power of two above a; V2 is V - V1, H2 is H - H1. After these steps X is s V."""
 
 PANELLED = """\
 Of a large symmetric product only row panels are computed, from the diagonal to the
@@ -40,7 +43,7 @@ def formula_of(
     dtype: str,
     triples: Sequence[Triple],
     leading: Leading | None,
-    blocked: int,
+    split: int,
 ) -> str:
     """Return the formula of an iteration.
 
@@ -50,7 +53,7 @@ def formula_of(
         dtype: Of the products.
         triples: One (a, b, c) per step.
         leading: How leading singular values are compressed; None if they are not.
-        blocked: How many first steps are summed in blocks.
+        split: In how many first steps the product with X is split.
     """
     about = {
         "shape": " x ".join(map(str, extents)),
@@ -58,11 +61,13 @@ def formula_of(
         "dtype": dtype,
         "triples": _shown(triples),
     }
-    if blocked:
-        return f"{FORMULA}\n{BLOCKED}".format(**about, count=blocked)
-    if leading is None:
-        return FORMULA.format(**about)
-    return COMPRESSED_FORMULA.format(**about, **_about(leading))
+    if leading is not None:
+        return COMPRESSED_FORMULA.format(**about, **_about(leading))
+    formula = FORMULA.format(**about)
+    if not split:
+        return formula
+    grids = {"of_x": BITS_OF_X, "of_factor": BITS_OF_FACTOR}
+    return f"{formula}\n{SPLIT.format(count=split, **grids)}"
 
 
 def _about(leading: Leading) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from keras_muon.export.arguments import EMULATED
 from keras_muon.export.arrays import as_number
 
 # Which input has the extents of the result, where a node may have one that has them.
-EXTENTS_FROM = {"Add": 0, "Cast": 0, "Div": 0, "Gemm": 2, "Mul": 0}
+EXTENTS_FROM = {"Add": 0, "Cast": 0, "Div": 0, "Gemm": 2, "Mul": 0, "Round": 0}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,9 +16,10 @@ from keras_muon.export.arguments import (
 )
 from keras_muon.export.formulas import PANELLED, formula_of
 from keras_muon.messages import require_count, unknown_name
-from keras_muon.plan import Blocks, Plan
-from keras_muon.plan_choice import blocks_for, plan_for
+from keras_muon.plan import Plan
+from keras_muon.plan_choice import plan_for
 from keras_muon.schedules import Schedule, get_schedule
+from keras_muon.split_choice import split_segments
 
 # "standard": the schedule's triples, each with a Gram matrix of its own.
 # "planned": what the optimizer does, see `keras_muon.plan_choice`.
@@ -121,15 +122,15 @@ class Iteration:
         return tuple(triple for segment in plan.segments for triple in segment)
 
     @property
-    def blocks(self) -> Blocks | None:
-        """How the first steps of "standard" are summed; None if in one go."""
+    def split(self) -> int:
+        """In how many first steps of "standard" the product with X is split."""
         if self.method != "standard" or self.shape.is_symbolic:
-            return None
+            return 0
         fan_in, fan_out = int(self.shape.fan_in), int(self.shape.fan_out)
         extents = {"in": fan_in, "out": fan_out, "auto": min(fan_in, fan_out)}
         segments = tuple((triple,) for triple in self.triples)
         extent = extents[self.side]
-        return blocks_for(extent, self.schedule, self.compute_dtype, segments)
+        return split_segments(extent, self.schedule, self.compute_dtype, segments)
 
     @property
     def formula(self) -> str:
@@ -141,7 +142,7 @@ class Iteration:
             self.compute_dtype,
             self.triples,
             plan.leading if plan else None,
-            self.blocks.segments if self.blocks else 0,
+            self.split,
         )
         return formula if self.panels == 1 else f"{formula}\n{PANELLED}"
 

@@ -11,7 +11,6 @@ from keras_muon.export.panel_products import PanelProducts
 from keras_muon.leading import GROUP, MIXTURES
 from keras_muon.matrix_ops import Turned
 from keras_muon.plan import Side
-from keras_muon.products import Edges
 
 # First part of the names of the nodes that compress leading singular values.
 COMPRESSION = "compressed"
@@ -55,19 +54,6 @@ class ProductNodes(PanelProducts):
     def applied(self, identity: float, total: Value, x: Value, side: Side) -> Value:
         left, right = (total, x) if side == "in" else (x, total)
         return self.fused(identity, x, 1.0, left, right)
-
-    def blocked(
-        self, alpha: float, x: Value, total: Value, side: Side, edges: Edges
-    ) -> Value:
-        left, right = (total, x) if side == "in" else (x, total)
-        result = x
-        for number, edge in enumerate(edges, start=1):
-            columns = self._part(left, {-1: edge}, f"product/left_{number}")
-            rows = self._part(right, {-2: edge}, f"product/right_{number}")
-            role = f"product/block_{number}"
-            result = self._fused(role, alpha, result, 1.0, columns, rows)
-            alpha = 1.0
-        return result
 
     def symmetric(
         self, alpha: float, c: Value, beta: float, a: Value, b: Value

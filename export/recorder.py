@@ -31,6 +31,11 @@ class Recorder(ProductNodes):
         factor = self.constant(alpha, x.dtype)
         return self.rounded_node("scaled", "Mul", [x, factor], x.dtype)
 
+    def on_grid(self, x: Value, bits: int) -> Value:
+        finer = self.times(2.0**bits, x, "whole_numbers/exact")
+        whole = self.node("Round", [finer], "whole_numbers", x.dtype)
+        return self.times(2.0**-bits, whole, "on_grid")
+
     def multiplied(self, x: Value, y: Value) -> Value:
         pair = [x, self.cast(y, x.dtype)]
         return self.rounded_node("multiplied", "Mul", pair, x.dtype)
@@ -40,8 +45,8 @@ class Recorder(ProductNodes):
         return self.cast(self.rounded_node("divided", "Div", pair, x.dtype), dtype)
 
     def reciprocal(self, y: Value) -> Value:
-        pair = [self.constant(1.0, y.dtype), y]
-        return self.node("Div", pair, "reciprocal", y.dtype)
+        # Not 1 / Y: ONNX Runtime would divide X by Y where they are multiplied.
+        return self.node("Reciprocal", [y], "reciprocal", y.dtype)
 
     def at_least(self, y: Value, least: float) -> Value:
         pair = [y, self.constant(least, y.dtype)]

@@ -25,6 +25,8 @@ class StepRunner:
         state: `{name: {"momentum": array, "velocity": array}}`, as `variable_values`
             returns it. `"fresh"` starts from zeros at step 1, and so does None if the
             optimizer had taken no step when it was exported.
+        iterations: Steps taken when these values were saved, `runner.iterations` of
+            then: AdamW needs their number. None is that of the export, or 0 if fresh.
         device: `"cpu"`, `"cuda"`, or `"auto"` for CUDA where there is a device.
         tf32: Whether CUDA may round the factors of float32 products to 10 bits.
         threads: Threads of a CPU. None takes all that this process may use.
@@ -60,12 +62,13 @@ class StepRunner:
         parameters: Arrays,
         state: Mapping[str, Arrays] | str | None = None,
         *,
+        iterations: int | None = None,
         device: str = "auto",
         tf32: bool = False,
         threads: int | None = None,
     ):
         self.manifest = Manifest.read(Path(folder))
-        self._iterations = 0 if state == "fresh" else self.manifest.iterations
+        self._iterations = self._checked_iterations(iterations, state)
         values = {"parameter": self._checked("parameters", parameters)}
         values |= self._checked_state(state)
         self._runners = [
@@ -168,6 +171,23 @@ class StepRunner:
             name: _array(argument, entry, arrays[name], bucket.dtype)
             for name, (entry, bucket) in entries.items()
         }
+
+    def _checked_iterations(self, iterations: Any, state: Any) -> int:
+        fresh = isinstance(state, str) and state == "fresh"
+        if iterations is None:
+            return 0 if fresh else self.manifest.iterations
+        known = isinstance(iterations, int | np.integer)
+        if not known or isinstance(iterations, bool) or iterations < 0:
+            raise ValueError(
+                "`iterations` must be a whole number of at least 0, what "
+                f"`runner.iterations` was; received {iterations!r:.60}."
+            )
+        if fresh and iterations:
+            raise ValueError(
+                "`state` 'fresh' starts at step 1; received "
+                f"iterations={iterations}. Pass the state of then, or leave it out."
+            )
+        return int(iterations)
 
     def _checked_state(self, state: Any) -> dict[str, dict[str, np.ndarray]]:
         """The state as `{kind: {name: array}}`; nothing for a fresh start."""

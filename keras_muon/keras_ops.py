@@ -7,11 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_muon.blocks import factors_by_block
 from keras_muon.leading import GROUP, MIXTURES
 from keras_muon.matrix_ops import Turned
 from keras_muon.plan import Side
-from keras_muon.products import Edges
 
 Tensor = Any
 
@@ -47,14 +45,6 @@ class KerasOps:
         factor = ops.cast(ops.cast(total, wide) + unit, total.dtype)
         return ops.matmul(factor, x) if side == "in" else ops.matmul(x, factor)
 
-    def blocked(
-        self, alpha: float, x: Tensor, total: Tensor, side: Side, edges: Edges
-    ) -> Tensor:
-        result = self.scaled(alpha, x)
-        for left, right in factors_by_block(x, total, side, edges):
-            result = result + ops.matmul(left, right)
-        return result
-
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
@@ -87,6 +77,9 @@ class KerasOps:
     def scaled(self, alpha: float, x: Tensor) -> Tensor:
         return x if alpha == 1.0 else ops.multiply(x, alpha)
 
+    def on_grid(self, x: Tensor, bits: int) -> Tensor:
+        return ops.multiply(ops.round(ops.multiply(x, 2.0**bits)), 2.0**-bits)
+
     def multiplied(self, x: Tensor, y: Tensor) -> Tensor:
         return ops.multiply(x, ops.cast(y, x.dtype))
 
@@ -106,7 +99,8 @@ class KerasOps:
         return ops.sqrt(ops.maximum(1.0 - ops.square(y), at_least**2))
 
     def largest_entry(self, x: Tensor) -> Tensor:
-        return ops.max(ops.abs(x), axis=(-2, -1), keepdims=True)
+        largest = ops.max(ops.abs(x), axis=(-2, -1), keepdims=True)
+        return ops.stop_gradient(largest)
 
     def frobenius_norm(self, x: Tensor, unit: Tensor | None = None) -> Tensor:
         x = ops.cast(x, wide_dtype(x))

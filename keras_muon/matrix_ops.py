@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 from keras_muon.plan import Side
-from keras_muon.products import Edges
 
 # A carrier's own matrix type; only the carrier looks inside.
 Matrix = Any
@@ -35,15 +34,6 @@ class MatrixOps(Protocol):
         rounding of a product reaches directions in which X is zero.
         """
 
-    def blocked(
-        self, alpha: float, x: Matrix, total: Matrix, side: Side, edges: Edges
-    ) -> Matrix:
-        """Return alpha * X + total X for side "in", alpha * X + X total for "out".
-
-        To alpha * X the products of one block of the short side after the other are
-        added, in this order.
-        """
-
     def symmetric(
         self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
     ) -> Matrix:
@@ -71,6 +61,9 @@ class MatrixOps(Protocol):
     def scaled(self, alpha: float, x: Matrix) -> Matrix:
         """Return alpha * X."""
 
+    def on_grid(self, x: Matrix, bits: int) -> Matrix:
+        """Return X rounded to multiples of 2^-bits, in new memory."""
+
     def multiplied(self, x: Matrix, y: Matrix) -> Matrix:
         """Return X * Y for one Y per matrix, in the dtype of X."""
 
@@ -90,7 +83,11 @@ class MatrixOps(Protocol):
         """Return sqrt(max(1 - Y Y, at_least ** 2)) for one Y per matrix."""
 
     def largest_entry(self, x: Matrix) -> Matrix:
-        """Return max |X| per matrix, with both axes kept."""
+        """Return max |X| per matrix, with both axes kept.
+
+        No gradient flows through it: no result depends on this unit, and the gradient
+        of one divided by it overflows.
+        """
 
     def frobenius_norm(self, x: Matrix, unit: Matrix | None = None) -> Matrix:
         """Return |X / unit|_F, of squares summed first per row, then over rows.

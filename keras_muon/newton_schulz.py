@@ -15,15 +15,18 @@ that of Zhang et al. 2026, github.com/Dao-AILab/gram-newton-schulz.
 from collections.abc import Sequence
 
 from keras_muon.admissible import Triple
-from keras_muon.blocks import applied_in_blocks
 from keras_muon.matrix_ops import Matrix, MatrixOps
-from keras_muon.plan import Blocks, Plan, Side
-from keras_muon.products import Edges
+from keras_muon.plan import Plan, Side
+from keras_muon.split_products import applied_split
 
 # The smallest normal float32 number. Dividing by less would overflow, and processors
 # that flush smaller numbers to zero would divide by zero. For float64 as well: with its
 # own, runtimes that compute graphs of it in float32 would make NaN of zero.
 SMALLEST_NORMAL = 2.0**-126
+
+# Of a matrix in units of its largest entry, whose norm is 1 or more unless it is zero.
+# Well below 1, where a clamp would take half of the gradient.
+SMALLEST_NORM = 0.5
 
 
 def newton_schulz(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
@@ -42,58 +45,51 @@ def newton_schulz(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
     Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
     """
     segments, side, dtype = plan.segments, plan.side, plan.compute_dtype
-    if plan.blocks is None:
-        return iterated(normalized(x, ops, dtype), segments, side, ops)
-    return iterated_in_blocks(x, segments, side, ops, plan.blocks, dtype=dtype)
+    if plan.split:
+        return iterated_split(x, segments, side, ops, plan.split, dtype=dtype)
+    return iterated(normalized(x, ops, dtype), segments, side, ops)
 
 
 def iterated(
-    x: Matrix,
-    segments: Sequence[Sequence[Triple]],
-    side: Side,
-    ops: MatrixOps,
-    edges: Edges = (),
+    x: Matrix, segments: Sequence[Sequence[Triple]], side: Side, ops: MatrixOps
 ) -> Matrix:
-    """Return X after all segments, summed in the blocks of these edges."""
+    """Return X after all segments."""
     for triples in segments:
-        x = segment(x, triples, side, ops, edges=edges)
+        x = segment(x, triples, side, ops)
     return x
 
 
-def iterated_in_blocks(
+def iterated_split(
     x: Matrix,
     segments: Sequence[Sequence[Triple]],
     side: Side,
     ops: MatrixOps,
-    blocks: Blocks,
+    split: int,
     *,
     dtype: str,
 ) -> Matrix:
     """Return X, of any scale, after all segments, with more digits than `iterated`.
 
-    The norm divides what the first segment makes of X, not X: its last bit depends on
-    the carrier, and would be another rounding of every entry. The largest entry, in
-    whose units X is taken first, has the same bits everywhere. Reciprocals, because
-    XLA divides by one number as it multiplies by another, with one rounding more.
+    The norm scales Gram matrices, and X after its last split product. Dividing X first
+    would round every entry by what depends on the carrier, the last bit of the norm.
+    The largest entry, in whose units X is taken, has the same bits everywhere; and so
+    has the product with its reciprocal, which is how XLA divides.
 
     Args:
         x: Matrices, in float32 or float64.
         segments: The triples of all steps.
         side: Side of the Gram matrices.
         ops: The carrier.
-        blocks: In which segments, and where, sums are cut.
+        split: In how many first segments the product with X is split.
         dtype: Of the products and of the result.
     """
     x = ops.multiplied(x, ops.reciprocal(largest_entry(x, ops)))
     x = ops.cast(x, dtype)
-    scale = ops.reciprocal(ops.at_least(ops.frobenius_norm(x), 1.0))
-    gram = ops.multiplied(ops.gram(x, side), ops.multiplied(scale, scale))
-    first, *others = segments
-    x = segment(x, first, side, ops, gram=gram, edges=blocks.edges)
-    x = ops.multiplied(x, scale)
-    blocked, whole = others[: blocks.segments - 1], others[blocks.segments - 1 :]
-    x = iterated(x, blocked, side, ops, blocks.edges)
-    return iterated(x, whole, side, ops)
+    scale = ops.reciprocal(ops.at_least(ops.frobenius_norm(x), SMALLEST_NORM))
+    for triples in segments[:split]:
+        gram = ops.multiplied(ops.gram(x, side), ops.multiplied(scale, scale))
+        x = segment(x, triples, side, ops, gram=gram, split=True)
+    return iterated(ops.multiplied(x, scale), segments[split:], side, ops)
 
 
 def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
@@ -109,12 +105,12 @@ def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
         dtype: Of the result.
     """
     largest = largest_entry(x, ops)
-    norm = ops.at_least(ops.frobenius_norm(x, largest), 1.0)
+    norm = ops.at_least(ops.frobenius_norm(x, largest), SMALLEST_NORM)
     return ops.divided(x, ops.multiplied(norm, largest), dtype)
 
 
 def largest_entry(x: Matrix, ops: MatrixOps) -> Matrix:
-    """Return the largest entry of each matrix, or for zero what divides it."""
+    """Return the largest entry of each matrix, large enough to be divided by."""
     return ops.at_least(ops.largest_entry(x), SMALLEST_NORMAL)
 
 
@@ -126,7 +122,7 @@ def segment(
     *,
     gram: Matrix = None,
     inner: Matrix = None,
-    edges: Edges = (),
+    split: bool = False,
 ) -> Matrix:
     """Return X after one step per triple, all taken from one Gram matrix R = X X^T.
 
@@ -142,7 +138,7 @@ def segment(
         gram: R, if it is known. It is not asked for if there is one triple with a
             known H.
         inner: H of the first triple, if it is known.
-        edges: Of the blocks in which X is multiplied; none multiply it at once.
+        split: Whether the product with X is split, to save digits.
     """
     gram = ops.gram(x, side) if gram is None else gram
     identity, total = 1.0, None
@@ -158,8 +154,8 @@ def segment(
             linear = ops.combined(a, total, identity, inner)
             total = ops.symmetric(1.0, linear, 1.0, inner, total)
         identity, inner = identity * a, None
-    if edges:
-        return applied_in_blocks(identity, total, x, side, edges, ops)
+    if split:
+        return applied_split(identity, total, x, side, ops)
     return ops.applied(identity, total, x, side)
 
 

@@ -25,8 +25,12 @@ def orthogonalize(
 
     The singular vectors stay, every singular value becomes about 1. The scale of `x`
     makes no difference: from 1e-30 to 1e30 the result is the same, and zero gives
-    zero. Schedules other than `"auto"` give the same five digits on every backend in
-    float32, also where a matrix lacks directions.
+    zero.
+
+    On 512 rows or fewer, in float32, the first products of a named schedule are split
+    to keep their digits where a matrix lacks directions: five steps of `"jordan"` then
+    differ by less than 5e-6 between backends. `"auto"` has no such digits. Gradients
+    flow through, for named schedules at every scale from 1e-30 to 1e30.
 
     Args:
         x: A tensor of the current backend, or an array. Any floating dtype.
@@ -70,7 +74,7 @@ def orthogonalize(
         steps,
         wide_dtype(matrices),
         compute_dtype,
-        blocked=True,
+        split=True,
         differentiable=True,
     )
     matrices = polar_factor(matrices, plan)

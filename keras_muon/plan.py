@@ -2,8 +2,9 @@
 
 What a plan chooses is made in `keras_muon.plan_choice`. Some of it changes the cost
 alone: on which side the Gram matrix is taken, which steps share one, and in how many
-panels a symmetric product is computed. The dtype, and whether leading singular values
-are compressed first, change the result too, within the contract of quality.
+panels a symmetric product is computed. Whether products are split changes the last
+digits. The dtype, and whether leading singular values are compressed first, change the
+result too, within the contract of quality.
 """
 
 import dataclasses
@@ -11,7 +12,6 @@ from typing import Literal
 
 from keras_muon.admissible import Triple
 from keras_muon.products import (
-    Edges,
     Product,
     products_of_compression,
     products_of_steps,
@@ -35,7 +35,7 @@ class Plan:
         segments: The triples of all steps; those in one segment share a Gram matrix.
         compute_dtype: Dtype of the products.
         panels: Number of column panels of a symmetric product; 1 computes it whole.
-        blocks: How the first steps are summed to save digits; None if they are not.
+        split: In how many first segments the product with X is split, to save digits.
         leading: How leading singular values are compressed first; None if they are not.
         loop: How the matrices of a stack follow each other.
         reason: Why this plan and no other.
@@ -53,7 +53,7 @@ class Plan:
     segments: Segments
     compute_dtype: str
     panels: int = 1
-    blocks: "Blocks | None" = None
+    split: int = 0
     leading: "Leading | None" = None
     loop: Loop = "none"
     reason: str = ""
@@ -88,8 +88,7 @@ class Plan:
             self.segments,
             panels=self.panels,
             schatten=first is not None,
-            blocks=self.blocks.edges if self.blocks else (),
-            blocked=self.blocks.segments if self.blocks else 0,
+            split=self.split,
         )
         return (*(compression or ()), *steps)
 
@@ -102,19 +101,6 @@ class Plan:
     def bytes_moved(self) -> int:
         """Bytes that the products of one matrix read and write."""
         return sum(product.bytes_moved for product in self.products)
-
-
-@dataclasses.dataclass(frozen=True)
-class Blocks:
-    """How the first steps are summed, see `keras_muon.blocks`.
-
-    Args:
-        segments: In how many of the first segments X is multiplied so.
-        edges: Where each block of the short side begins and ends (exclusive).
-    """
-
-    segments: int
-    edges: Edges
 
 
 @dataclasses.dataclass(frozen=True)

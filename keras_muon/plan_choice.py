@@ -5,8 +5,6 @@ which on something pays, or keeps the contract of quality, stand here.
 """
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Sequence
 
 from keras_muon.admissible import Triple
@@ -18,9 +16,9 @@ from keras_muon.leading import (
     basis_size,
     mixing_signs,
 )
-from keras_muon.plan import Blocks, Leading, Loop, Plan, Segments, short_side
-from keras_muon.products import edges_of
+from keras_muon.plan import Leading, Loop, Plan, Segments, short_side
 from keras_muon.schedules import Schedule
+from keras_muon.split_choice import split_segments
 
 # Steps that share a Gram matrix amplify its rounding by the square of their slope at
 # zero. Up to a slope of 100 the float32 error stays that of single steps: 3e-6 beside
@@ -31,18 +29,6 @@ STEEPEST_SEGMENT = {"float32": 100.0, "float64": 100.0}
 # 1000). After compression a slope of 10 changes the error by 0.003 on torch, and by
 # 0.009 on XLA, which rounds more often.
 STEEPEST_COMPRESSED_SEGMENT = STEEPEST_SEGMENT | {"bfloat16": 10.0}
-
-# Where a matrix lacks directions, an entry of the result is rounding of the products,
-# multiplied by the slopes of a step and of all later ones. Beyond this number that is
-# seen in the sixth digit: for `jordan` the first two steps, of 485 and 141.
-STEEPEST_UNBLOCKED = 100.0
-
-# Entries are smaller in larger matrices: two orders of summation of a matrix of rank 1
-# differ by 5.4e-6 at 512 x 512 and 3.1e-6 at 768 x 768; by 1.4e-6 at 512 in blocks.
-LARGEST_BLOCKED = 512
-
-# Two blocks leave 6.9e-6 on the worst of 65 matrices, four 4.3e-6, eight 5.0e-6.
-BLOCKS = 4
 
 # Below this extent a step is a matter of calls, not of operations.
 SMALLEST_SHARED = 128
@@ -83,7 +69,7 @@ def plan_for(
     *,
     steps: int | None = None,
     shared: bool = True,
-    blocked: bool = False,
+    split: bool = False,
     loop: Loop = "none",
     panelled: bool = False,
 ) -> Plan:
@@ -97,8 +83,8 @@ def plan_for(
         steps: Number of steps; None is the schedule's. With a number, nothing is
             compressed.
         shared: Whether steps may share a Gram matrix.
-        blocked: Whether to save digits by sums in blocks, see `blocks_for`. Training
-            does not need them.
+        split: Whether to split steep first products, see `keras_muon.split_products`.
+            Training does not need their digits.
         loop: How the matrices of a stack follow each other.
         panelled: Whether a large symmetric product is faster in panels: on a CPU, for
             single matrices.
@@ -124,10 +110,10 @@ def plan_for(
         steepest.get(compute_dtype, 0.0) if shared else None,
     )
     if not compress:
-        if not blocked:
+        if not split:
             return plan
-        blocks = blocks_for(short, schedule, compute_dtype, plan.segments)
-        return dataclasses.replace(plan, blocks=blocks)
+        count = split_segments(short, schedule, compute_dtype, plan.segments)
+        return dataclasses.replace(plan, split=count)
     count, wide = basis_size(short), short_side(fan_in, fan_out) == "in"
     basis, values = (short, count), (count, long)
     leading = Leading(
@@ -155,30 +141,6 @@ def compresses(
     short = min(fan_in, fan_out)
     large = short >= SMALLEST_COMPRESSED and short % GROUP == 0
     return bool(schedule.compressed) and large and compute_dtype in COMPRESSED_DTYPES
-
-
-def blocks_for(
-    extent: int, schedule: Schedule, compute_dtype: str, segments: Segments
-) -> Blocks | None:
-    """Return how the first steps are summed, or None if in one go.
-
-    `auto` promises quality, not digits, and is left alone, as are narrow dtypes;
-    float64 has digits to spare.
-
-    Args:
-        extent: Of the Gram matrix, over which products with it sum.
-        schedule: The schedule.
-        compute_dtype: Dtype of the products.
-        segments: Its steps; those in one segment share a Gram matrix.
-    """
-    digits = compute_dtype == "float32" and not schedule.compressed
-    if not digits or not 1 < extent <= LARGEST_BLOCKED:
-        return None
-    slopes = [math.prod(a for a, _, _ in segment) for segment in segments]
-    rest = [math.prod(slopes[number:]) for number in range(len(slopes))]
-    steep = itertools.takewhile(lambda slope: slope > STEEPEST_UNBLOCKED, rest)
-    count = len(list(steep))
-    return Blocks(count, edges_of(extent, BLOCKS)) if count else None
 
 
 def _segmented(plan: Plan, triples: Sequence[Triple], steepest: float | None) -> Plan:

@@ -62,7 +62,7 @@ def planned(
     compute_dtype: str,
     *,
     xla: bool = True,
-    blocked: bool = False,
+    split: bool = False,
     differentiable: bool = False,
 ) -> Plan:
     """Return the plan for matrices, or stacks of them, on this backend's device.
@@ -74,7 +74,7 @@ def planned(
         wide: Dtype of the update, `"float32"` or `"float64"`.
         compute_dtype: See `orthogonalize`.
         xla: Whether XLA compiles what is computed, where TensorFlow has the choice.
-        blocked: Whether to save digits, see `plan_choice.blocks_for`.
+        split: Whether to save digits, see `keras_muon.split_products`.
         differentiable: Whether gradients are asked for: on TensorFlow, what XLA writes
             into a stack has none.
 
@@ -95,7 +95,7 @@ def planned(
         schedule,
         compute_dtype,
         steps=steps,
-        blocked=blocked,
+        split=split,
         loop=_loop(xla and not differentiable) if stack and alone else "none",
         panelled=alone and keras.backend.backend() == "torch",
     )

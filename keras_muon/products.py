@@ -67,8 +67,7 @@ def products_of_steps(
     *,
     panels: int,
     schatten: bool,
-    blocks: Edges = (),
-    blocked: int = 0,
+    split: int = 0,
 ) -> Iterator[Product]:
     """Yield what `keras_muon.newton_schulz.segment` multiplies, for all segments.
 
@@ -79,8 +78,7 @@ def products_of_steps(
         segments: The triples of the steps that share a Gram matrix.
         panels: In how many panels symmetric products are computed.
         schatten: Whether R R of the first Gram matrix R is asked for in any case.
-        blocks: The blocks in which X is multiplied, where it is in blocks.
-        blocked: In how many segments it is, of the first ones.
+        split: In how many first segments the product with X is split.
     """
     square, whole, size = short * short, short * long, ITEMSIZES[dtype]
     share = (panels + 1) / (2 * panels)
@@ -94,12 +92,10 @@ def products_of_steps(
             distinct = [1] * bool(c) + [2, 2] * moves_on + [3] * (position > 0)
             for matrices in distinct:
                 yield Product(short, short, short, matrices * square, size, share)
-        if number >= blocked:
-            yield Product(short, short, long, square + whole, size)
-            continue
-        for start, end in blocks:
-            read = (end - start) * (short + long) + whole
-            yield Product(short, end - start, long, read, size)
+        yield Product(short, short, long, square + whole, size)
+        if number < split:
+            for _ in range(2):
+                yield Product(short, short, long, square + 2 * whole, size)
 
 
 def products_of_compression(

@@ -27,4 +27,5 @@ class TensorflowOps(KerasOps):
 
         # Without a copy of the absolute values.
         smallest = tf.reduce_min(x, axis=(-2, -1), keepdims=True)
-        return tf.maximum(tf.reduce_max(x, axis=(-2, -1), keepdims=True), -smallest)
+        largest = tf.reduce_max(x, axis=(-2, -1), keepdims=True)
+        return tf.stop_gradient(tf.maximum(largest, -smallest))

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from keras_muon.blocks import factors_by_block
 from keras_muon.keras_ops import KerasOps, wide_dtype
 from keras_muon.matrix_ops import Turned
 from keras_muon.panels import torch_panels
 from keras_muon.plan import Side
 from keras_muon.plan_choice import SMALLEST_PANELLED
-from keras_muon.products import Edges
 
 Tensor = Any
 
@@ -44,6 +42,9 @@ class TorchOps(KerasOps):
         # `keras.ops.multiply` would round alpha to float32 on torch.
         return x if alpha == 1.0 else x * alpha
 
+    def on_grid(self, x: Tensor, bits: int) -> Tensor:
+        return (x * 2.0**bits).round_().mul_(2.0**-bits)
+
     def divided(self, x: Tensor, y: Tensor, dtype: str) -> Tensor:
         import torch
 
@@ -65,6 +66,7 @@ class TorchOps(KerasOps):
 
     def largest_entry(self, x: Tensor) -> Tensor:
         # Without a copy of the absolute values.
+        x = x.detach()
         smallest = x.amin(dim=(-2, -1), keepdim=True)
         return x.amax(dim=(-2, -1), keepdim=True).maximum(-smallest)
 
@@ -89,17 +91,6 @@ class TorchOps(KerasOps):
     def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
         left, right = (total, x) if side == "in" else (x, total)
         return _added(identity, x, 1.0, left, right)
-
-    def blocked(
-        self, alpha: float, x: Tensor, total: Tensor, side: Side, edges: Edges
-    ) -> Tensor:
-        first, *others = factors_by_block(x, total, side, edges)
-        result = _added(alpha, x, 1.0, *first)
-        for left, right in others:
-            # New memory, whose values no gradient needs.
-            add = result.addmm_ if x.ndim == 2 else result.baddbmm_
-            result = add(left, right)
-        return result
 
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor

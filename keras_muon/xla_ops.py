@@ -17,7 +17,7 @@ class XlaOps(KerasOps):
 
     XLA compiles `b A + c A A` again for each b and c. With unknown ones all steps on a
     shape share it, and the first call of a step is shorter: see `small` in
-    `examples/benchmarks/RESULTS.md`.
+    `examples/benchmarks/RESULTS.md`. Split products have known ones of their own.
 
     Args:
         plan: What will be computed, one that `pays`.

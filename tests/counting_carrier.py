@@ -50,16 +50,6 @@ class CountingOps:
         left, right = (total, x) if side == "in" else (x, total)
         return self.fused(identity, x, 1.0, left, right)
 
-    def blocked(self, alpha, x, total, side, edges):
-        left, right = (total, x) if side == "in" else (x, total)
-        for start, end in edges:
-            columns = Extents((left[0], end - start), left.dtype)
-            rows = Extents((end - start, right[1]), right.dtype)
-            x = self.matmul(columns, rows, added=x)
-        assert edges[0][0] == 0
-        assert end == left[1]
-        return x
-
     def symmetric(self, alpha, c, beta, a, b):
         return self.matmul(a, b, self.share, added=c)
 
@@ -92,6 +82,9 @@ class CountingOps:
         return Extents(x, x.dtype)
 
     def scaled(self, alpha, x):
+        return Extents(x, x.dtype)
+
+    def on_grid(self, x, bits):
         return Extents(x, x.dtype)
 
     def multiplied(self, x, y):

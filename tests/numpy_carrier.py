@@ -23,16 +23,6 @@ class NumpyOps:
         self.called.append(("applied", x.shape[-2:]))
         return identity * x + (total @ x if side == "in" else x @ total)
 
-    def blocked(self, alpha, x, total, side, edges):
-        self.called.append(("blocked", edges))
-        result = alpha * x
-        for start, end in edges:
-            if side == "in":
-                result += total[..., start:end] @ x[..., start:end, :]
-            else:
-                result += x[..., start:end] @ total[..., start:end, :]
-        return result
-
     def symmetric(self, alpha, c, beta, a, b):
         self.called.append(("symmetric", c.shape[-1]))
         return alpha * c + beta * (a @ b)
@@ -65,6 +55,10 @@ class NumpyOps:
     def scaled(self, alpha, x):
         self.called.append(("scaled", x.shape[-2:]))
         return alpha * x
+
+    def on_grid(self, x, bits):
+        self.called.append(("on_grid", bits))
+        return np.rint(x * 2.0**bits) / 2.0**bits
 
     def multiplied(self, x, y):
         self.called.append(("multiplied", x.dtype.name))

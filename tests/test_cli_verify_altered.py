@@ -45,8 +45,8 @@ def reorder(model):
 
 
 def change_constant(model):
-    (one,) = [t for t in model.graph.initializer if t.name == "float32/1.0"]
-    one.CopyFrom(onnx.numpy_helper.from_array(np.float32(0.5), one.name))
+    (one,) = [t for t in model.graph.initializer if t.name == "float32/0.5"]
+    one.CopyFrom(onnx.numpy_helper.from_array(np.float32(0.25), one.name))
 
 
 def specification(model):
@@ -95,10 +95,10 @@ ALTERED = {
     "added": (add_node, "graph.node[extra] should not be there"),
     "input": (
         swap_inputs,
-        "graph.node[step_2/gram].input[0] is 'update', should be 'step_1/multiplied_3'",
+        "graph.node[step_2/gram].input[0] is 'update', should be 'step_1/combined_4'",
     ),
     "order": (reorder, "graph.node has another order"),
-    "constant": (change_constant, "graph.initializer[float32/1.0].raw_data is"),
+    "constant": (change_constant, "graph.initializer[float32/0.5].raw_data is"),
     "opset": (
         lambda model: setattr(model.opset_import[0], "version", 19),
         "opset_import[0].version is '19', should be '18'",
@@ -114,7 +114,7 @@ ALTERED = {
     "metadata": (add_metadata, "metadata_props[author] should not be there"),
     "steps": (
         change_specification("steps", 4),
-        "graph.node[step_2/product] is missing",
+        "graph.node[step_1/multiplied_3] is missing",
     ),
     "dtype": (change_specification("dtype", "float16"), "Unknown `dtype`: 'float16'"),
     "kind": (change_specification("kind", "newton"), "Unknown `kind`: 'newton'"),
@@ -171,7 +171,7 @@ def test_no_number_is_no_result(capsys, tmp_path):
     """NaN compares false with every bound; JSON has no word for it."""
 
     def poison(model):
-        (one,) = [t for t in model.graph.initializer if t.name == "float32/1.0"]
+        (one,) = [t for t in model.graph.initializer if t.name == "float32/0.5"]
         nan = np.float32("nan")
         one.CopyFrom(onnx.numpy_helper.from_array(nan, one.name))
 

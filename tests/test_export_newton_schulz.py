@@ -41,7 +41,8 @@ ALL_LAYOUTS = pytest.mark.parametrize("layout", LAYOUTS)
 # Largest error seen in float32 is 1.1e-6, in float64 5e-15. A step too many or too few
 # changes entries by 1e-2.
 TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
-# The last step of Polar Express is steep at 1: seen 3.1e-6 on 40 stacks like these.
+# The first steps of Polar Express are the steepest. The largest error seen on 40 stacks
+# like these is 3.7e-6.
 TOLERANCE_OF_POLAR_EXPRESS = {"float32": 5e-6, "float64": 1e-12}
 
 
@@ -106,17 +107,14 @@ def test_large_matrices_keep_the_tolerance(rng, shape):
     assert_polar(by_onnxruntime, x, triples, schedule="polar_express", **arguments)
 
 
-@pytest.mark.parametrize(
-    ("shape", "tolerance"),
-    [
-        ((1024, 1024), {"float32": 2e-6, "float64": 1e-12}),
-        ((1024, 4096), {"float32": 5e-6, "float64": 1e-12}),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("shape", [(1024, 1024), (1024, 4096)], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_extents_to_4096_keep_their_digits(rng, shape, tolerance, dtype):
-    """Seen 2.8e-7 and 1.2e-15: the larger a matrix, the smaller its entries."""
+def test_extents_to_4096_keep_their_digits(rng, shape, dtype):
+    """Seen 2.8e-7 and 1.2e-15. A norm of one sum loses three digits: 4e-5 here.
+
+    A triple wrong in its fourth digit changes entries by 1e-5.
+    """
+    tolerance = {"float32": 1e-6, "float64": 1e-13}
     x = rng.standard_normal(shape).astype(dtype)
     triples = SCHEDULES["jordan"].take()
     assert_polar(by_onnxruntime, x, triples, tolerance, shape=shape, dtype=dtype)

@@ -26,6 +26,49 @@ def test_arrays_of_the_caller_are_never_written(rng, tmp_path):
         assert not any(value.any() for value in state[name].values())
 
 
+def test_a_runner_continues_another(rng, tmp_path):
+    """With its parameters, state and number of steps; without the last it starts over.
+
+    The number corrects the bias of AdamW's moments.
+    """
+    model = built(gpt(), learning_rate=0.02)
+    parameters, state = variable_values(model)
+    folder = optimizer_step(model, tmp_path / "step")
+    gradients = [gradients_of(rng, parameters) for _ in range(4)]
+    whole = StepRunner(folder, parameters, state, device="cpu", threads=1)
+    for gradient in gradients[:2]:
+        whole.step(gradient, 0.02)
+    kept = whole.parameters, whole.state
+    count = whole.iterations
+    for gradient in gradients[2:]:
+        whole.step(gradient, 0.02)
+    ends = {}
+    for iterations in (count, None):
+        runner = StepRunner(
+            folder, *kept, iterations=iterations, device="cpu", threads=1
+        )
+        for gradient in gradients[2:]:
+            runner.step(gradient, 0.02)
+        ends[iterations] = runner
+    assert (ends[2].iterations, ends[None].iterations) == (4, 2)
+    expected = whole.parameters
+    for name, value in ends[2].parameters.items():
+        np.testing.assert_array_equal(value, expected[name])
+    forgotten = ends[None].parameters
+    assert max(np.abs(forgotten[n] - expected[n]).max() for n in expected) > 1e-3
+
+
+@pytest.mark.parametrize("iterations", [-1, 1.5, True, "3"])
+def test_wrong_numbers_of_steps_are_refused(tmp_path, iterations):
+    model = built(gpt(), learning_rate=0.02)
+    folder = optimizer_step(model, tmp_path / "step")
+    values = variable_values(model)
+    with pytest.raises(ValueError, match="`iterations` must be a whole number of at"):
+        StepRunner(folder, *values, iterations=iterations, device="cpu")
+    with pytest.raises(ValueError, match=r"'fresh' starts at step 1.*iterations=3"):
+        StepRunner(folder, values[0], "fresh", iterations=3, device="cpu")
+
+
 def test_wrong_arrays_are_refused(rng, tmp_path):
     model = built(gpt(), learning_rate=0.02)
     parameters, state = variable_values(model)

@@ -79,3 +79,22 @@ def test_gradients_are_those_of_finite_differences(rng, shape, schedule, way):
     # Largest difference seen 0.06 %: the curvature between both sides.
     assert found == pytest.approx(expected, rel=0.005)
     assert abs(expected) > 0.1
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-21, 1e21, 1e30])
+@pytest.mark.parametrize("way", WAYS[keras.backend.backend()])
+def test_gradients_at_every_scale_are_those_at_one(rng, scale, way):
+    """Over the scale: none flows through the unit, whose square would overflow."""
+    x = rng.standard_normal((6, 10)).astype("float32")
+    weights = ops.convert_to_tensor(rng.standard_normal((6, 10)).astype("float32"))
+
+    def function(x):
+        factor = orthogonalize(x, "jordan", compute_dtype="float32")
+        return ops.sum(factor * weights)
+
+    expected = ops.convert_to_numpy(way(function, x))
+    found = ops.convert_to_numpy(way(function, x * np.float32(scale)))
+    # In float64: 1e-30 times the scale of some entries is below float32.
+    found = found.astype("float64") * scale
+    # Seen 6e-6 of the largest; with a gradient through the unit not a number, or 0.2.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.max())

@@ -41,11 +41,11 @@ def test_the_counting_carrier_has_every_verb():
     ids=str,
 )
 @pytest.mark.parametrize(
-    ("dtype", "blocked"), [("float32", False), ("float32", True), ("bfloat16", True)]
+    ("dtype", "split"), [("float32", False), ("float32", True), ("bfloat16", True)]
 )
-def test_a_plan_counts_what_the_iteration_multiplies(schedule, fans, dtype, blocked):
+def test_a_plan_counts_what_the_iteration_multiplies(schedule, fans, dtype, split):
     """The sum over a plan's products is what a carrier is asked for."""
-    plan = plan_for(*fans, schedule, dtype, blocked=blocked)
+    plan = plan_for(*fans, schedule, dtype, split=split)
     ops = CountingOps()
     assert polar_factors(Extents(fans), plan, ops) == fans
     assert plan.flops == ops.flops

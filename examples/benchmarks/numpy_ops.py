@@ -4,13 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from keras_muon.blocks import factors_by_block
 from keras_muon.compression import polar_factors
 from keras_muon.leading import GROUP, MIXTURES
 from keras_muon.matrix_ops import Turned
 from keras_muon.plan import Side
 from keras_muon.plan_choice import plan_for
-from keras_muon.products import Edges
 from keras_muon.schedules import Schedule
 
 
@@ -34,7 +32,7 @@ def orthogonalize(
         x.dtype.name,
         steps=steps,
         shared=planned,
-        blocked=True,
+        split=True,
     )
     return polar_factors(x, plan, NumpyOps())
 
@@ -56,14 +54,6 @@ class NumpyOps:
         self, identity: float, total: np.ndarray, x: np.ndarray, side: Side
     ) -> np.ndarray:
         return identity * x + (total @ x if side == "in" else x @ total)
-
-    def blocked(
-        self, alpha: float, x: np.ndarray, total: np.ndarray, side: Side, edges: Edges
-    ) -> np.ndarray:
-        result = alpha * x
-        for left, right in factors_by_block(x, total, side, edges):
-            result += left @ right
-        return result
 
     def squared(self, x: np.ndarray) -> np.ndarray:
         return x @ x
@@ -88,6 +78,9 @@ class NumpyOps:
 
     def scaled(self, alpha: float, x: np.ndarray) -> np.ndarray:
         return alpha * x
+
+    def on_grid(self, x: np.ndarray, bits: int) -> np.ndarray:
+        return np.round(x * 2.0**bits) * 2.0**-bits
 
     def multiplied(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return x * y
