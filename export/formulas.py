@@ -27,7 +27,7 @@ Schedule {name}, in {dtype}: {triples}. B: {basis}. V: {values}."""
 
 SPLIT = """\
 For float32 to keep its digits, the first {count} steps are taken of V = U / max |U|,
-with s = 1 / |V|_F: A = s s V V^T, H = b A + c A A, and V <- a V + H V is the sum of
+with s = 1 / |V|_F: A = (s V) (s V)^T, H = b A + c A A, and V <- a V + H V is the sum of
 f V1 + H1 V1, which is exact, and of f V2 + (a - f) V + H1 V2 + H2 V. V1 is V in
 multiples of 2^-{of_x}; f and H1 are a and H in multiples of 2^(e - {of_factor}), 2^e
 the power of two above a; V2 is V - V1, H2 is H - H1. After these steps X is s V."""

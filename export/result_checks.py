@@ -23,6 +23,10 @@ BOUNDS = {"float32": 1e-5, "float64": 1e-13, "float16": 1e-2, "bfloat16": 6e-2}
 # Seen, 384 x 384 to 768 x 3072: 1.3e-5, 2.1e-14 and 4.1e-2 in bfloat16.
 PLANNED_BOUNDS = BOUNDS | {"float32": 3e-5, "bfloat16": 1e-1}
 
+# The same of a single row or column in float32. Its one singular value is 1, where the
+# first step of Polar Express is 8.2 - 22.9 + 16.5, and no others even that out: 4.5e-5.
+SINGLE_ROW_BOUND = 1e-4
+
 # Multiplications m m n of a stack's matrices up to which the oracle's SVD is a matter
 # of seconds. "auto" goes no further.
 LARGEST_AUTOMATIC = 2**34
@@ -85,7 +89,9 @@ def _cases(
 def _bound(specification: Mapping[str, Any]) -> float:
     planned = specification.get("method") == "planned"
     bounds = PLANNED_BOUNDS if planned else BOUNDS
-    return bounds[specification.get("emulate") or specification["dtype"]]
+    dtype = specification.get("emulate") or specification["dtype"]
+    single = specification["kind"] != "adamw_step" and 1 in specification["shape"]
+    return SINGLE_ROW_BOUND if single and dtype == "float32" else bounds[dtype]
 
 
 def _compared(

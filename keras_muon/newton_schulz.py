@@ -25,7 +25,8 @@ from keras_muon.split_products import applied_split
 SMALLEST_NORMAL = 2.0**-126
 
 # Of a matrix in units of its largest entry, whose norm is 1 or more unless it is zero.
-# Well below 1, where a clamp would take half of the gradient.
+# Well below 1, where a clamp would take half of the gradient. Not where the norm and
+# the unit are multiplied: half of the smallest normal number is flushed to zero.
 SMALLEST_NORM = 0.5
 
 
@@ -70,10 +71,10 @@ def iterated_split(
 ) -> Matrix:
     """Return X, of any scale, after all segments, with more digits than `iterated`.
 
-    The norm scales Gram matrices, and X after its last split product. Dividing X first
-    would round every entry by what depends on the carrier, the last bit of the norm.
-    The largest entry, in whose units X is taken, has the same bits everywhere; and so
-    has the product with its reciprocal, which is how XLA divides.
+    The norm scales X for its Gram matrices, and after its last split product. Scaled
+    itself, every entry would be rounded by what depends on the carrier, the last bit of
+    the norm. The largest entry, in whose units X is taken, has the same bits
+    everywhere; and so has the product with its reciprocal, which is how XLA divides.
 
     Args:
         x: Matrices, in float32 or float64.
@@ -87,7 +88,7 @@ def iterated_split(
     x = ops.cast(x, dtype)
     scale = ops.reciprocal(ops.at_least(ops.frobenius_norm(x), SMALLEST_NORM))
     for triples in segments[:split]:
-        gram = ops.multiplied(ops.gram(x, side), ops.multiplied(scale, scale))
+        gram = ops.gram(ops.multiplied(x, scale), side)
         x = segment(x, triples, side, ops, gram=gram, split=True)
     return iterated(ops.multiplied(x, scale), segments[split:], side, ops)
 
@@ -105,7 +106,7 @@ def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
         dtype: Of the result.
     """
     largest = largest_entry(x, ops)
-    norm = ops.at_least(ops.frobenius_norm(x, largest), SMALLEST_NORM)
+    norm = ops.at_least(ops.frobenius_norm(x, largest), 1.0)
     return ops.divided(x, ops.multiplied(norm, largest), dtype)
 
 

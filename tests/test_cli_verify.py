@@ -8,6 +8,7 @@ import pytest
 from cli_runs import altered, exported, exported_step, refused, verdict_on
 
 from keras_muon.export import adamw_step, newton_schulz, result_checks, serialized
+from keras_muon.export.checks import check_list
 from keras_muon.export.cli import main
 from keras_muon.export.finish import SPECIFICATION_KEY, seal
 from keras_muon.export.reading import UnreadableFileError, Verdict, parsed
@@ -167,3 +168,15 @@ def test_a_device_is_no_regular_file(capsys):
 def test_a_missing_file_is_bad_input(capsys, tmp_path):
     assert "There is no file" in refused(capsys, "verify", tmp_path / "none.onnx")
     assert "is a folder" in refused(capsys, "verify", tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(1, 5), (300, 1)], ids=str)
+def test_single_rows_and_columns_pass(shape):
+    """Their one singular value is where the first step of Polar Express cancels."""
+    model = newton_schulz(shape, schedule="polar_express")
+    assert all(row.passed for row in check_list(serialized(model)))
+    first = next(n for n in model.graph.node if n.name == "step_1/polynomial")
+    (beta,) = [a for a in first.attribute if a.name == "beta"]
+    beta.f *= 1.001
+    rows = {row.name: row for row in check_list(serialized(model))}
+    assert rows["ONNX Runtime"].passed is False

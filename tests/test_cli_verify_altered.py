@@ -95,7 +95,7 @@ ALTERED = {
     "added": (add_node, "graph.node[extra] should not be there"),
     "input": (
         swap_inputs,
-        "graph.node[step_2/gram].input[0] is 'update', should be 'step_1/combined_4'",
+        "graph.node[step_2/gram].input[0] is 'update', should be 'step_1/multiplied'",
     ),
     "order": (reorder, "graph.node has another order"),
     "constant": (change_constant, "graph.initializer[float32/0.5].raw_data is"),
@@ -114,7 +114,7 @@ ALTERED = {
     "metadata": (add_metadata, "metadata_props[author] should not be there"),
     "steps": (
         change_specification("steps", 4),
-        "graph.node[step_1/multiplied_3] is missing",
+        "graph.node[step_2/product].input[0] is 'step_2/combined'",
     ),
     "dtype": (change_specification("dtype", "float16"), "Unknown `dtype`: 'float16'"),
     "kind": (change_specification("kind", "newton"), "Unknown `kind`: 'newton'"),

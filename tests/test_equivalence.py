@@ -197,3 +197,15 @@ def test_one_wrong_entry_is_found(value):
     results["other"]["float32/jordan/wide"] = np.array([1.0, 1.0, value, 1.0])
     found = pairwise(results, "float32/jordan/wide")
     assert not found[0, 1] <= limit("float32", "wide")
+
+
+def test_other_schedules_must_be_finite():
+    """They have no limit, and were not looked at before."""
+    names = [n for dtype in DTYPES for n in keys_with_limits(dtype, COMPRESSED)]
+    results = {
+        n: {name: np.zeros(4) for name in [*names, "float32/auto/zero"]}
+        for n in ("one", "other")
+    }
+    assert exceeded(results, COMPRESSED) == []
+    results["other"]["float32/auto/zero"] = np.full(4, np.nan)
+    assert exceeded(results, COMPRESSED) == ["float32/auto/zero: not a number"]

@@ -138,6 +138,14 @@ def test_zero_gives_zero(runtime, layout):
 
 
 @ALL_RUNTIMES
+@pytest.mark.parametrize("shape", [(4, 5), (33, 20)])
+@pytest.mark.parametrize("schedule", ["jordan", "cubic"])
+def test_an_empty_stack_stays_empty(runtime, shape, schedule):
+    model = newton_schulz(shape, batch="k", schedule=schedule)
+    assert runtime(model, np.zeros((0, *shape), "float32")).shape == (0, *shape)
+
+
+@ALL_RUNTIMES
 def test_rank_deficient_matrices_and_their_neighbours(rng, runtime):
     """A matrix of rank 1, a zero one and a huge one do not see each other.
 

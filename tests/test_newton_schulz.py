@@ -128,7 +128,7 @@ def test_the_norm_is_taken_before_the_cast(rng):
         ("largest_entry", "float32"),
         ("at_least", 2.0**-126),
         ("frobenius_norm", "float32"),
-        ("at_least", 0.5),
+        ("at_least", 1.0),
         ("multiplied", "float32"),
         ("divided", ("float32", "float16")),
     ]
