@@ -44,11 +44,11 @@ def newton_schulz(
         method: `"standard"` takes the schedule's triples, each with a Gram matrix of
             its own. In float32, where extents are known and the Gram matrix has 512
             rows or fewer, it splits the products of steep first steps: five digits stay
-            where a matrix lacks directions, for 27 % more operations and up to twice
-            the nodes. `"auto"` and emulation have no such digits. `"planned"` does what
-            `keras_muon.Muon` does with matrices of these extents: steps share Gram
-            matrices, and the schedule `"auto"` compresses leading singular values of
-            large ones. `steps` switches that off.
+            where a matrix lacks directions, for 27 to 40 % more operations and up to
+            twice the nodes. `"auto"` and emulation have no such digits. `"planned"`
+            does what `keras_muon.Muon` does with matrices of these extents: steps share
+            Gram matrices, and the schedule `"auto"` compresses leading singular values
+            of large ones. `steps` switches that off.
         batch: How many matrices the input stacks on a first axis; a string names an
             unknown number. None is one matrix without that axis.
         side: Side of the Gram matrix: `"in"` (X X^T), `"out"` (X^T X), or `"auto"`,
