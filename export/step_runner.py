@@ -165,7 +165,8 @@ class StepRunner:
             raise ValueError(
                 f"`{argument}` must have one array per variable of the manifest; "
                 f"missing: {listed(missing)}; unknown: {listed(unknown)}. Where paths "
-                "repeat, the second is named 'path 1'."
+                "repeat, the second is named 'path 1'. Keras may name the variables of "
+                "a loaded model otherwise: export again from where they come from."
             )
         return {
             name: _array(argument, entry, arrays[name], bucket.dtype)

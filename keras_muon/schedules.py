@@ -98,7 +98,8 @@ class Schedule:
             raise ValueError(
                 f"Schedule {self.name!r} has {len(self.coefficients)} steps; "
                 f"received `{argument}`: {count}. Ask for fewer, or choose a schedule "
-                "whose tail repeats ('jordan', 'polar_express')."
+                "whose tail repeats: 'jordan', 'polar_express', or your own with "
+                "tail='repeat'."
             )
         s = self.safety
         *head, last = self.coefficients
