@@ -55,8 +55,11 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("schedule", ["cubic", "quintic"])
+@pytest.mark.parametrize(
+    ("shape", "schedule"),
+    [*((shape, "cubic") for shape in SHAPES), *((s, "quintic") for s in SHAPES[:2])],
+    ids=str,
+)
 @pytest.mark.parametrize("way", WAYS[keras.backend.backend()])
 def test_gradients_are_those_of_finite_differences(rng, shape, schedule, way):
     """Along one direction; of a gradient without it nothing would be left."""
@@ -81,7 +84,7 @@ def test_gradients_are_those_of_finite_differences(rng, shape, schedule, way):
     assert abs(expected) > 0.1
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-21, 1e21, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
 @pytest.mark.parametrize("way", WAYS[keras.backend.backend()])
 def test_gradients_at_every_scale_are_those_at_one(rng, scale, way):
     """Over the scale: none flows through the unit, whose square would overflow."""
