@@ -16,10 +16,8 @@ FREE = frozenset(
 PER_INPUT = frozenset({"ReduceMax", "ReduceSum"})
 # Operators with one operation per entry that they write.
 PER_OUTPUT = frozenset(
-    {
-        *("Abs", "Add", "Div", "LessOrEqual", "Max", "Mul", "Pow", "Reciprocal"),
-        *("Round", "Sqrt", "Sub"),
-    }
+    {"Abs", "Add", "Div", "LessOrEqual", "Max", "Mul", "Pow", "Reciprocal", "Round"}
+    | {"Sqrt", "Sub"}
 )
 
 

@@ -16,7 +16,7 @@ from keras_muon.export.arguments import (
 )
 from keras_muon.export.formulas import PANELLED, formula_of
 from keras_muon.messages import require_count, unknown_name
-from keras_muon.plan import Plan
+from keras_muon.plan import Plan, Side, short_side
 from keras_muon.plan_choice import plan_for
 from keras_muon.schedules import Schedule, get_schedule
 from keras_muon.split_choice import split_segments
@@ -122,14 +122,19 @@ class Iteration:
         return tuple(triple for segment in plan.segments for triple in segment)
 
     @property
+    def gram_side(self) -> Side:
+        """The side of Gram matrices; "auto" needs extents that are known."""
+        if self.side != "auto":
+            return "in" if self.side == "in" else "out"
+        return short_side(int(self.shape.fan_in), int(self.shape.fan_out))
+
+    @property
     def split(self) -> int:
         """In how many first steps of "standard" the product with X is split."""
         if self.method != "standard" or self.shape.is_symbolic:
             return 0
-        fan_in, fan_out = int(self.shape.fan_in), int(self.shape.fan_out)
-        extents = {"in": fan_in, "out": fan_out, "auto": min(fan_in, fan_out)}
-        segments = tuple((triple,) for triple in self.triples)
-        extent = extents[self.side]
+        shape, segments = self.shape, tuple((triple,) for triple in self.triples)
+        extent = int(shape.fan_in if self.gram_side == "in" else shape.fan_out)
         return split_segments(extent, self.schedule, self.compute_dtype, segments)
 
     @property

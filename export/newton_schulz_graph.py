@@ -16,7 +16,7 @@ from keras_muon.export.graph_writer import Value
 from keras_muon.export.iteration import Iteration
 from keras_muon.export.recorder import Recorder
 from keras_muon.newton_schulz import iterated, iterated_split, normalized
-from keras_muon.plan import Side, short_side
+from keras_muon.plan import Side
 from keras_muon.schedules import Schedule
 
 
@@ -128,9 +128,9 @@ def record_newton_schulz(recorder: Recorder, x: Value, iteration: Iteration) -> 
         return recorder.cast(polar_factors(x, plan, recorder), x.dtype)
     segments = [(triple,) for triple in iteration.triples]
     if iteration.split:
-        side, dtype = _chosen(iteration), iteration.compute_dtype
-        count = iteration.split
-        return iterated_split(x, segments, side, recorder, count, dtype=dtype)
+        side, split = iteration.gram_side, iteration.split
+        dtype = iteration.compute_dtype
+        return iterated_split(x, segments, side, recorder, split, dtype=dtype)
     normal = normalized(x, recorder, iteration.compute_dtype)
 
     def iterate(side: Side, carrier: Recorder) -> Value:
@@ -139,11 +139,5 @@ def record_newton_schulz(recorder: Recorder, x: Value, iteration: Iteration) -> 
     if iteration.shape.is_symbolic and iteration.side == "auto":
         result = recorder.on_short_side(normal, iterate)
     else:
-        result = iterate(_chosen(iteration), recorder)
+        result = iterate(iteration.gram_side, recorder)
     return recorder.cast(result, x.dtype)
-
-
-def _chosen(iteration: Iteration) -> Side:
-    if iteration.side != "auto":
-        return "in" if iteration.side == "in" else "out"
-    return short_side(int(iteration.shape.fan_in), int(iteration.shape.fan_out))

@@ -12,7 +12,7 @@ import numpy as np
 from keras_muon.export.arguments import SMALLEST_PANELLED
 from keras_muon.export.graph_writer import GraphWriter, Value
 from keras_muon.matrix_ops import Turned
-from keras_muon.products import Edges, edges_of
+from keras_muon.products import panel_edges
 
 # First and last index (exclusive) by axis.
 Ranges = dict[int, tuple[int, int]]
@@ -73,7 +73,7 @@ class PanelProducts(GraphWriter):
         axis = _axis(turned)
         size = a.extents[axis]
         factors |= {"transA" if turned == "left" else "transB": 1}
-        edges = edges_of(size, self.panels)
+        edges = panel_edges(size, self.panels)
         panels = []
         for number, (start, end) in enumerate(edges, start=1):
             terms = [
@@ -93,7 +93,9 @@ class PanelProducts(GraphWriter):
             self._parts[_key(whole, {0: (start, end), 1: (start, size)})] = panel
         return whole.with_extents((size, size))
 
-    def _row(self, role: str, panels: list[Value], edges: Edges) -> Value:
+    def _row(
+        self, role: str, panels: list[Value], edges: list[tuple[int, int]]
+    ) -> Value:
         """The last of some panels, completed to the left by those above it."""
         number = len(panels)
         start, end = edges[number - 1]

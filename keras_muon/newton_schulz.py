@@ -84,8 +84,7 @@ def iterated_split(
         split: In how many first segments the product with X is split.
         dtype: Of the products and of the result.
     """
-    x = ops.multiplied(x, ops.reciprocal(largest_entry(x, ops)))
-    x = ops.cast(x, dtype)
+    x = ops.cast(ops.multiplied(x, ops.reciprocal(unit_of(x, ops))), dtype)
     scale = ops.reciprocal(ops.at_least(ops.frobenius_norm(x), SMALLEST_NORM))
     for triples in segments[:split]:
         gram = ops.gram(ops.multiplied(x, scale), side)
@@ -105,12 +104,12 @@ def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
         ops: The carrier.
         dtype: Of the result.
     """
-    largest = largest_entry(x, ops)
-    norm = ops.at_least(ops.frobenius_norm(x, largest), 1.0)
-    return ops.divided(x, ops.multiplied(norm, largest), dtype)
+    unit = unit_of(x, ops)
+    norm = ops.at_least(ops.frobenius_norm(x, unit), 1.0)
+    return ops.divided(x, ops.multiplied(norm, unit), dtype)
 
 
-def largest_entry(x: Matrix, ops: MatrixOps) -> Matrix:
+def unit_of(x: Matrix, ops: MatrixOps) -> Matrix:
     """Return the largest entry of each matrix, large enough to be divided by."""
     return ops.at_least(ops.largest_entry(x), SMALLEST_NORMAL)
 

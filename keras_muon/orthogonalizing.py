@@ -30,8 +30,8 @@ def orthogonalize(
     On 512 rows or fewer, in float32, the first products of a named schedule are split
     to keep their digits where a matrix lacks directions: five steps of `"jordan"` then
     differ by less than 5e-6 between backends, but for TensorFlow's graphs without XLA,
-    which add in another order (1e-5). `"auto"` has no such digits. Gradients
-    flow through, for named schedules at every scale from 1e-30 to 1e30.
+    which add in another order (1e-5). `"auto"` has no such digits. Gradients flow
+    through, for named schedules at every scale from 1e-30 to 1e30.
 
     Args:
         x: A tensor of the current backend, or an array. Any floating dtype.

@@ -8,7 +8,7 @@ there products stay whole.
 
 from typing import Any
 
-from keras_muon.products import edges_of
+from keras_muon.products import panel_edges
 
 Tensor = Any
 
@@ -43,7 +43,7 @@ def torch_panels(
     if panels == 1 or recorded:
         return a @ b if c is None else c.addmm(a, b, beta=alpha, alpha=beta)
     result = a.new_empty(a.shape[0], b.shape[1])
-    for start, end in edges_of(a.shape[0], panels):
+    for start, end in panel_edges(a.shape[0], panels):
         target, left, right = result[start:, start:end], a[start:], b[:, start:end]
         if c is None:
             torch.mm(left, right, out=target)

@@ -10,9 +10,6 @@ from typing import NamedTuple
 from keras_muon.admissible import Triple
 from keras_muon.leading import GROUP
 
-# Where each part of an extent begins and ends (exclusive).
-Edges = tuple[tuple[int, int], ...]
-
 # Bytes of an entry of the dtypes that products may have.
 ITEMSIZES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -47,16 +44,16 @@ class Product(NamedTuple):
         return self.itemsize * (self.read + self.rows * self.columns)
 
 
-def edges_of(extent: int, parts: int) -> Edges:
-    """Cut an extent into at most so many parts, equal but for the last.
+def panel_edges(extent: int, panels: int) -> list[tuple[int, int]]:
+    """Return where each panel of a symmetric product begins and ends (exclusive).
 
     Example:
-        >>> edges_of(10, 4)
-        ((0, 3), (3, 6), (6, 9), (9, 10))
+        >>> panel_edges(10, 4)
+        [(0, 3), (3, 6), (6, 9), (9, 10)]
     """
-    width = -(-extent // parts)
+    width = -(-extent // panels)
     starts = [*range(0, extent, width), extent]
-    return tuple(itertools.pairwise(starts))
+    return list(itertools.pairwise(starts))
 
 
 def products_of_steps(

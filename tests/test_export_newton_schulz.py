@@ -118,7 +118,7 @@ def test_large_matrices_keep_the_tolerance(rng, shape):
 def test_extents_to_4096_keep_their_digits(rng, shape, dtype):
     """Seen 2.8e-7 and 1.2e-15. A norm of one sum loses three digits: 4e-5 here.
 
-    A triple wrong in its fourth digit changes entries by 1e-5.
+    A first coefficient wrong in its fourth digit changes entries by 4.5e-5.
     """
     tolerance = {"float32": 1e-6, "float64": 1e-13}
     x = rng.standard_normal(shape).astype(dtype)

@@ -7,7 +7,7 @@ import torch
 
 from keras_muon import SCHEDULES, orthogonalize, planning
 from keras_muon.panels import torch_panels
-from keras_muon.products import edges_of
+from keras_muon.products import panel_edges
 
 # Largest error seen 4.3e-7 of entries up to 30; a panel that is left out is off by 10.
 TOLERANCE = 1e-5
@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 @pytest.mark.parametrize("panels", [1, 2, 4])
 def test_panels_cover_every_column_once(extent, panels):
     """Also where the extent is no multiple of their number."""
-    edges = edges_of(extent, panels)
+    edges = panel_edges(extent, panels)
     assert [c for edge in edges for c in range(*edge)] == list(range(extent))
     assert len(edges) <= panels
 
@@ -44,7 +44,7 @@ def test_torch_writes_panels_in_place(rng, fused):
     expected = gram.double() @ gram.double()
     expected = 0.5 * gram.double() - 2.0 * expected if fused else expected
     assert (result - expected).abs().max() / expected.abs().max() < TOLERANCE
-    edges = edges_of(10, 4)
+    edges = panel_edges(10, 4)
     for start, end in edges:
         assert torch.equal(result[start:end, end:], result[end:, start:end].T)
 
