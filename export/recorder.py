@@ -64,10 +64,8 @@ class Recorder(ProductNodes):
         absolute = self.node("Abs", [x], "absolute", x.dtype)
         return self._reduced("ReduceMax", absolute, (-2, -1), "largest_entry")
 
-    def frobenius_norm(self, x: Value, unit: Value | None = None) -> Value:
+    def frobenius_norm(self, x: Value) -> Value:
         x = self.cast(x, "float64" if x.dtype == "float64" else "float32")
-        if unit is not None:
-            x = self.node("Div", [x, unit], "in_units", x.dtype)
         # Never ReduceL2, nor one sum over both axes: both lose three digits in float32.
         squares = self.node("Mul", [x, x], "squares", x.dtype)
         rows = self._reduced("ReduceSum", squares, (-1,), "sums_of_rows")

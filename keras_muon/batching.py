@@ -75,9 +75,8 @@ def stacks(
     entries: dict[tuple, int] = {}
     for position, (view, dtype) in enumerate(zip(views, dtypes, strict=True)):
         kind = (*_kind(view), dtype)
-        size = view.batch * view.fan_in * view.fan_out
-        entries[kind] = entries.get(kind, 0) + size
-        stack = (entries[kind] - size) // limits[_is_small(view)]
+        entries[kind] = entries.get(kind, 0) + view.entries
+        stack = (entries[kind] - view.entries) // limits[_is_small(view)]
         place = _place(view, batched, position, stack)
         groups.setdefault((*kind, place), []).append(position)
     return list(groups.values())
@@ -161,7 +160,7 @@ def _most_stacked(views: Sequence[MatrixView], xla: bool, small: bool) -> int:
     """Return the entries of a stack of small or of large matrices."""
     if runs_on_accelerator():
         return MOST_STACKED
-    entries = sum(view.batch * view.fan_in * view.fan_out for view in views)
+    entries = sum(view.entries for view in views)
     if small:
         least, share = LEAST_SMALL_STACKED_ON_CPU, SHARE_SMALL_STACKED_ON_CPU
     elif xla:

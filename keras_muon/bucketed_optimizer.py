@@ -7,6 +7,7 @@ keeps the base class of Keras 3.15 from working everywhere.
 """
 
 import contextlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from keras_muon.find_model import may_compile_with_xla, refuse_another_model
 from keras_muon.gradients import prepared
 from keras_muon.opaque_values import after, entry_of, is_compiled_on_cpu
 from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
+from keras_muon.side_by_side import side_by_side
 from keras_muon.state import add_state, is_narrow
 
 Tensor = Any
@@ -70,6 +72,14 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             learning_rate: The rate of this step, before decay and scaling.
         """
         raise NotImplementedError
+
+    def at_a_time(self, indices: Sequence[int]) -> int:
+        """Return how many buckets like this one may be updated side by side.
+
+        Args:
+            indices: Indices of the bucket's variables.
+        """
+        return 1
 
     def update_step(
         self, gradient: Tensor, variable: Variable, learning_rate: Tensor
@@ -144,15 +154,17 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
         indices = [self._get_variable_index(v) for v in trainable_variables]
+        tasks, counts, before = [], [], None
+        for bucket in self.buckets(indices):
+            variables = [trainable_variables[i] for i in bucket]
+            chosen = [indices[i] for i in bucket]
+            given = [grads[i] for i in bucket]
+            arguments = (chosen, given, variables, learning_rate, before)
+            tasks.append(functools.partial(self._update_after, *arguments))
+            counts.append(self.at_a_time(chosen))
+            before = variables if _is_large(variables) else before
         with _without_gradients():
-            before = None
-            for bucket in self.buckets(indices):
-                variables = [trainable_variables[i] for i in bucket]
-                chosen = [indices[i] for i in bucket]
-                given = [grads[i] for i in bucket]
-                with self._in_turn(given, variables, before) as gradients:
-                    self.update_bucket(chosen, gradients, variables, learning_rate)
-                before = variables if _is_large(variables) else before
+            side_by_side(tasks, counts)
 
     def _distributed_tf_update_step(
         self, distribution: Any, grads_and_vars: Any, learning_rate: Any
@@ -178,15 +190,24 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
                 before: Any = before,
             ) -> None:
                 chosen = [indices[i] for i in bucket]
-                own = [first, *others]
-                with self._in_turn(gradients, own, before) as gradients:
-                    self.update_bucket(chosen, gradients, own, rate)
+                self._update_after(chosen, gradients, [first, *others], rate, before)
 
             gradients = [grads_and_vars[i][0] for i in bucket]
             distribution.extended.update(
                 first, update, args=(gradients, learning_rate), group=False
             )
             before = variables if _is_large(variables) else before
+
+    def _update_after(
+        self,
+        indices: Sequence[int],
+        gradients: Sequence[Tensor],
+        variables: Sequence[Variable],
+        learning_rate: Tensor,
+        before: Sequence[Variable] | None,
+    ) -> None:
+        with self._in_turn(gradients, variables, before) as gradients:
+            self.update_bucket(indices, gradients, variables, learning_rate)
 
     @contextlib.contextmanager
     def _in_turn(

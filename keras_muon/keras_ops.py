@@ -102,9 +102,8 @@ class KerasOps:
         largest = ops.max(ops.abs(x), axis=(-2, -1), keepdims=True)
         return ops.stop_gradient(largest)
 
-    def frobenius_norm(self, x: Tensor, unit: Tensor | None = None) -> Tensor:
-        x = ops.cast(x, wide_dtype(x))
-        squares = ops.square(x if unit is None else ops.divide(x, unit))
+    def frobenius_norm(self, x: Tensor) -> Tensor:
+        squares = ops.square(ops.cast(x, wide_dtype(x)))
         rows = ops.sum(squares, axis=-1, keepdims=True)
         return ops.sqrt(ops.sum(rows, axis=-2, keepdims=True))
 

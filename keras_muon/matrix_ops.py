@@ -89,8 +89,8 @@ class MatrixOps(Protocol):
         of one divided by it overflows.
         """
 
-    def frobenius_norm(self, x: Matrix, unit: Matrix | None = None) -> Matrix:
-        """Return |X / unit|_F, of squares summed first per row, then over rows.
+    def frobenius_norm(self, x: Matrix) -> Matrix:
+        """Return |X|_F, of squares summed first per row, then over rows.
 
         The two stages keep the float32 error near 1e-7 where a single sum over a
         large matrix loses three digits. Narrow dtypes are summed in float32.

@@ -15,8 +15,10 @@ from keras_muon.route_source import RouteSource
 from keras_muon.routing import Route
 from keras_muon.saved_state import read_state, write_state
 from keras_muon.schedules import Schedule
+from keras_muon.side_by_side import matrices_at_a_time
 from keras_muon.state import add_state, is_narrow, state_dtype
 from keras_muon.steps import step_by_adamw, step_matrices
+from keras_muon.torch_steps import writes_in_place
 
 Tensor = Any
 Variable = Any
@@ -54,6 +56,8 @@ class MatrixOptimizer(BucketedOptimizer):
         # Decided once, not at every step of eager torch.
         object.__setattr__(self, "_groups", {})
         object.__setattr__(self, "_plans", {})
+        views = [route.matrix_view for route in routes if route.rule == "muon"]
+        object.__setattr__(self, "_entries", sum(view.entries for view in views))
         self._momenta, self._velocities, self._masters = [], [], []
         for variable, route in zip(variables, routes, strict=True):
             # Keras assigns the "gradient" of such a variable itself (float8 scales).
@@ -121,6 +125,17 @@ class MatrixOptimizer(BucketedOptimizer):
                 self._groups.clear()
             self._groups[key] = self._grouped(indices)
         return self._groups[key]
+
+    def at_a_time(self, indices: Sequence[int]) -> int:
+        """Return how many buckets like this one are updated side by side, on torch."""
+        route = self.routes[indices[0]]
+        alone = route.rule == "muon" and len(indices) == 1 and self.batched == "auto"
+        if not alone or not writes_in_place(self, indices):
+            return 1
+        weight = self._trainable_variables[indices[0]].value
+        if weight.device.type != "cpu":
+            return 1
+        return matrices_at_a_time(route.matrix_view.entries, self._entries)
 
     def update_bucket(
         self,

@@ -133,6 +133,11 @@ class MatrixView:
         return (self.batch, self.fan_in, self.fan_out)
 
     @functools.cached_property
+    def entries(self) -> int:
+        """Number of entries of all matrices."""
+        return math.prod(self.matrix_shape)
+
+    @functools.cached_property
     def is_matrix(self) -> bool:
         """Whether the kernel, as it is, is its one matrix (in, out)."""
         ordered = self.permutation == tuple(range(len(self.factors)))

@@ -25,8 +25,7 @@ from keras_muon.split_products import applied_split
 SMALLEST_NORMAL = 2.0**-126
 
 # Of a matrix in units of its largest entry, whose norm is 1 or more unless it is zero.
-# Well below 1, where a clamp would take half of the gradient. Not where the norm and
-# the unit are multiplied: half of the smallest normal number is flushed to zero.
+# Well below 1, where a clamp would take half of the gradient.
 SMALLEST_NORM = 0.5
 
 
@@ -104,9 +103,9 @@ def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
         ops: The carrier.
         dtype: Of the result.
     """
-    unit = unit_of(x, ops)
-    norm = ops.at_least(ops.frobenius_norm(x, unit), 1.0)
-    return ops.divided(x, ops.multiplied(norm, unit), dtype)
+    x = ops.divided(x, unit_of(x, ops), ops.dtype_of(x))
+    norm = ops.at_least(ops.frobenius_norm(x), SMALLEST_NORM)
+    return ops.divided(x, norm, dtype)
 
 
 def unit_of(x: Matrix, ops: MatrixOps) -> Matrix:

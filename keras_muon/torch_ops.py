@@ -70,16 +70,15 @@ class TorchOps(KerasOps):
         smallest = x.amin(dim=(-2, -1), keepdim=True)
         return x.amax(dim=(-2, -1), keepdim=True).maximum(-smallest)
 
-    def frobenius_norm(self, x: Tensor, unit: Tensor | None = None) -> Tensor:
-        if x.device.type != "cpu" or wide_dtype(x) == "float64" or _recorded(x):
-            return super().frobenius_norm(x, unit)
+    def frobenius_norm(self, x: Tensor) -> Tensor:
+        if x.device.type != "cpu" or _recorded(x):
+            return super().frobenius_norm(x)
         import torch
 
-        # Squares of any float32 fit into a float64, without copies in other units.
-        rows = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float64)
-        norm = torch.linalg.vector_norm(rows, dim=-2, keepdim=True)
-        norm = norm if unit is None else norm / unit
-        return norm.to(getattr(torch, wide_dtype(x)))
+        # Without a matrix of squares.
+        wide = getattr(torch, wide_dtype(x))
+        rows = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=wide)
+        return torch.linalg.vector_norm(rows, dim=-2, keepdim=True)
 
     def fused(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor

@@ -77,8 +77,8 @@ class RoundingOps:
     def largest_entry(self, x):
         return np.abs(x).max(axis=(-2, -1), keepdims=True)
 
-    def frobenius_norm(self, x, unit=None):
-        x = np.asarray(x if unit is None else x / unit)
+    def frobenius_norm(self, x):
+        x = np.asarray(x)
         return np.sqrt((x * x).sum(-1, keepdims=True).sum(-2, keepdims=True))
 
     def cast(self, x, dtype):

@@ -127,14 +127,14 @@ def test_the_norm_is_taken_before_the_cast(rng):
     assert asked == [
         ("largest_entry", "float32"),
         ("at_least", 2.0**-126),
+        ("divided", ("float32", "float32")),
         ("frobenius_norm", "float32"),
-        ("at_least", 1.0),
-        ("multiplied", "float32"),
+        ("at_least", 0.5),
         ("divided", ("float32", "float16")),
     ]
 
 
-@pytest.mark.parametrize("power", [-37, -30, -8, 0, 8, 20, 37])
+@pytest.mark.parametrize("power", [-37, -30, -8, 0, 8, 20, 38])
 def test_normalized_has_norm_one_at_every_scale(rng, power):
     """Squares neither overflow nor vanish in float32, whose range ends at 3e38."""
     x = rng.uniform(0.1, 1.0, (5, 7)).astype("float32") * np.float32(10.0**power)

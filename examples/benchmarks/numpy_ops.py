@@ -103,11 +103,8 @@ class NumpyOps:
     def largest_entry(self, x: np.ndarray) -> np.ndarray:
         return np.abs(x).max(axis=(-2, -1), keepdims=True)
 
-    def frobenius_norm(
-        self, x: np.ndarray, unit: np.ndarray | None = None
-    ) -> np.ndarray:
-        squares = np.square(x if unit is None else x / unit)
-        rows = squares.sum(axis=-1, keepdims=True)
+    def frobenius_norm(self, x: np.ndarray) -> np.ndarray:
+        rows = np.square(x).sum(axis=-1, keepdims=True)
         return np.sqrt(rows.sum(axis=-2, keepdims=True))
 
     def cast(self, x: np.ndarray, dtype: str) -> np.ndarray:
