@@ -57,7 +57,7 @@ def cost(model: onnx.ModelProto, extents: Mapping[str, int] | None = None) -> Co
     Example:
         >>> from keras_muon.export import newton_schulz
         >>> cost(newton_schulz((4, 8), steps=1)).flops
-        840
+        839
     """
     fixed = _with_extents(model, extents or {})
     inferred = onnx.shape_inference.infer_shapes(fixed, data_prop=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_muon.admissible import Triple
-from keras_muon.leading import BASIS_TRIPLES, GROUP, MIXTURES, VALUE_TRIPLES
+from keras_muon.leading import BASIS_TRIPLES, GROUP, VALUE_TRIPLES
 from keras_muon.plan import Leading
 from keras_muon.split_products import BITS_OF_FACTOR, BITS_OF_X
 
@@ -75,7 +75,7 @@ def _about(leading: Leading) -> dict[str, Any]:
         "count": leading.count,
         "others": leading.others,
         "smallest_rest": leading.smallest_rest,
-        "mixtures": MIXTURES,
+        "mixtures": len(leading.signs[0]),
         "group": GROUP,
         "basis": _shown(BASIS_TRIPLES),
         "values": _shown(VALUE_TRIPLES),

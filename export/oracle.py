@@ -15,7 +15,7 @@ import numpy as np
 
 from keras_muon.admissible import Triple
 from keras_muon.export.iteration import Iteration
-from keras_muon.leading import BASIS_TRIPLES, GROUP, MIXTURES, VALUE_TRIPLES
+from keras_muon.leading import BASIS_TRIPLES, VALUE_TRIPLES, Signs
 from keras_muon.plan import Leading
 
 Arrays = Mapping[str, np.ndarray]
@@ -85,13 +85,13 @@ def compressed(matrices: np.ndarray, leading: Leading) -> np.ndarray:
     return x + basis @ (size * polar_factor(inside, VALUE_TRIPLES) - inside)
 
 
-def _dense(signs: Sequence[int]) -> np.ndarray:
+def _dense(signs: Signs) -> np.ndarray:
     """The mixing of rows as one matrix, zero outside of each group."""
-    blocks = np.reshape(signs, (-1, MIXTURES, GROUP)).astype(np.float64)
-    count = len(blocks)
-    dense = np.zeros((count, MIXTURES, count, GROUP))
+    blocks = np.array(signs, np.float64)
+    count, mixtures, members = blocks.shape
+    dense = np.zeros((count, mixtures, count, members))
     dense[np.arange(count), :, np.arange(count)] = blocks
-    return dense.reshape(count * MIXTURES, count * GROUP)
+    return dense.reshape(count * mixtures, count * members)
 
 
 def _polar_factor(specification: Specification, update: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from keras_muon.export.arguments import EMULATED
 from keras_muon.export.graph_writer import Value, element_type
 from keras_muon.export.panel_products import PanelProducts
-from keras_muon.leading import GROUP, MIXTURES
+from keras_muon.leading import GROUP, Signs
 from keras_muon.matrix_ops import Turned
 from keras_muon.plan import Side
 
@@ -79,22 +79,22 @@ class ProductNodes(PanelProducts):
         self.scope = f"{self._prefix}{COMPRESSION}"
         return self._turned_product("product", a, b, turned)
 
-    def mixed(self, x: Value, signs: Sequence[int], side: Side) -> Value:
+    def mixed(self, x: Value, signs: Signs, side: Side) -> Value:
         self.scope = f"{self._prefix}{COMPRESSION}"
-        array = np.array(signs, np.float32).reshape(-1, MIXTURES, GROUP)
-        groups = len(array)
+        array = np.array(signs, np.float32)
+        groups, mixtures, _ = array.shape
         stack = [0] if self.stacked else []  # 0 keeps an extent, known or not
         if side == "in":
             weights = self._signs("signs", array, x)
             grouped = self._reshaped(x, [*stack, groups, GROUP, -1], "groups")
             sums = self.rounded_node("sums", "MatMul", [weights, grouped], x.dtype)
-            return self._reshaped(sums, [*stack, groups * MIXTURES, -1], "mixed")
+            return self._reshaped(sums, [*stack, groups * mixtures, -1], "mixed")
         weights = self._signs("signs/turned", array.swapaxes(-1, -2), x)
         grouped = self._reshaped(x, [*stack, 0, groups, GROUP], "groups")
         grouped = self._exchanged(grouped, "groups/first")
         sums = self.rounded_node("sums", "MatMul", [grouped, weights], x.dtype)
         sums = self._exchanged(sums, "sums/last")
-        return self._reshaped(sums, [*stack, 0, groups * MIXTURES], "mixed")
+        return self._reshaped(sums, [*stack, 0, groups * mixtures], "mixed")
 
     def rounded_node(
         self,

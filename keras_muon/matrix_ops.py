@@ -1,8 +1,8 @@
 """What the iteration asks of a carrier of matrices."""
 
-from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
+from keras_muon.leading import Signs
 from keras_muon.plan import Side
 
 # A carrier's own matrix type; only the carrier looks inside.
@@ -48,11 +48,10 @@ class MatrixOps(Protocol):
     def product(self, a: Matrix, b: Matrix, turned: Turned) -> Matrix:
         """Return A^T B if the left is turned, A B^T if the right is."""
 
-    def mixed(self, x: Matrix, signs: Sequence[int], side: Side) -> Matrix:
+    def mixed(self, x: Matrix, signs: Signs, side: Side) -> Matrix:
         """Return sums of signed rows (side "in") or columns (side "out").
 
-        Each group of `leading.GROUP` gives `leading.MIXTURES` of them; `signs` are
-        those of (groups, mixtures, members).
+        Each group of `leading.GROUP` gives one for each of its mixtures.
         """
 
     def combined(self, alpha: float, x: Matrix, beta: float, y: Matrix) -> Matrix:

@@ -11,6 +11,7 @@ import dataclasses
 from typing import Literal
 
 from keras_muon.admissible import Triple
+from keras_muon.leading import Signs
 from keras_muon.products import (
     Product,
     products_of_compression,
@@ -118,7 +119,7 @@ class Leading:
 
     count: int
     others: int
-    signs: tuple[int, ...] = dataclasses.field(repr=False)
+    signs: Signs = dataclasses.field(repr=False)
     smallest_rest: float
     basis: Plan
     values: Plan

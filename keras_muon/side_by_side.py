@@ -73,10 +73,10 @@ def _shared_out(tasks: Sequence[Task], workers: int) -> None:
     def work() -> None:
         # All of these are settings of a thread. That of Keras would be a GPU.
         recording = torch.inference_mode() if inferring else torch.no_grad()
-        with _threads_of_torch(threads // workers, threads):
-            with keras.device("cpu"), recording:
-                for task in left:
-                    task()
+        own = _threads_of_torch(threads // workers, threads)
+        with own, keras.device("cpu"), recording:
+            for task in left:
+                task()
 
     with ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(work) for _ in range(workers)]:

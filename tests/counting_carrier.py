@@ -62,9 +62,9 @@ class CountingOps:
 
     def mixed(self, x, signs, side):
         short, long = x if side == "in" else x[::-1]
-        self.flops += 2 * len(signs) * long
-        mixtures = len(signs) // 16
-        assert mixtures * 16 == 3 * short
+        assert short == 16 * len(signs)
+        mixtures = len(signs) * len(signs[0])
+        self.flops += 2 * 16 * mixtures * long
         self.bytes_moved += ITEMSIZES[x.dtype] * (short + mixtures) * long
         return Extents((mixtures, long) if side == "in" else (long, mixtures), x.dtype)
 

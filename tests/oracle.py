@@ -44,16 +44,18 @@ def random_signs(count):
 def compressing(x, basis_triples, value_triples, smallest_rest):
     """A wide matrix of norm 1 with its leading singular values compressed.
 
-    The mixtures are one product with a dense matrix of three signed sums of every 16
-    rows; polar factors are those of `polar_by_svd`.
+    The mixtures are one product with a dense matrix of two signed sums of every 16
+    rows, or three where there are fewer than 512; polar factors are those of
+    `polar_by_svd`.
     """
     rows = len(x)
-    mixing = np.zeros((rows // 16, 3, rows))
-    for group, signs in enumerate(random_signs(3 * rows).reshape(-1, 3, 16)):
+    count = 2 if rows >= 512 else 3
+    mixing = np.zeros((rows // 16, count, rows))
+    for group, signs in enumerate(random_signs(count * rows).reshape(-1, count, 16)):
         mixing[group, :, 16 * group : 16 * group + 16] = signs
     basis = polar_by_svd(x @ (mixing.reshape(-1, rows) @ x).T, basis_triples)
     inside = basis.T @ x
-    others = rows - 3 * rows // 16
+    others = rows - count * rows // 16
     left = max(1.0 - (inside**2).sum(), smallest_rest**2 * others)
     equal = polar_by_svd(inside, value_triples) * np.sqrt(left / others)
     return x + basis @ (equal - inside)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_muon.leading import GROUP, MIXTURES
+from keras_muon.leading import GROUP
 
 
 class Rounded(np.ndarray):
@@ -47,7 +47,7 @@ class RoundingOps:
         return self.rounded(a @ np.swapaxes(b, -1, -2))
 
     def mixed(self, x, signs, side):
-        signs = np.reshape(signs, (-1, MIXTURES, GROUP)).astype("float32")
+        signs = np.array(signs, "float32")
         rows = x if side == "in" else np.swapaxes(x, -1, -2)
         groups = rows.reshape(*rows.shape[:-2], -1, GROUP, rows.shape[-1])
         sums = (signs @ groups).reshape(*rows.shape[:-2], -1, rows.shape[-1])

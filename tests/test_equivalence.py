@@ -102,7 +102,8 @@ def test_mistakes_in_compression_are_larger_than_its_limits(case):
     x = compressed_inputs("float64")[case]
     plan = plan_for(*x.shape, SCHEDULES["auto"], "float64")
     triples = [triple for segment in plan.segments for triple in segment]
-    signs = (-plan.leading.signs[0], *plan.leading.signs[1:])
+    (((sign, *row), *mixtures), *groups) = plan.leading.signs
+    signs = (((-sign, *row), *mixtures), *groups)
     another = dataclasses.replace(plan.leading, signs=signs)
     (a, b, c), *others = triples
     even = compressed(x, plan.leading)

@@ -156,9 +156,9 @@ def test_small_products_are_whole(method):
     extents = extents_by_name(model)
     grams = {n.name: n.op_type for n in model.graph.node if n.name.endswith("/gram")}
     sizes = {name: extents[name][0] for name in grams}
-    assert set(sizes.values()) == {525, 2800}
+    assert set(sizes.values()) == {350, 2800}
     assert {sizes[name] for name in grams if grams[name] == "Concat"} == {2800}
-    assert {sizes[name] for name in grams if grams[name] == "Gemm"} == {525}
+    assert {sizes[name] for name in grams if grams[name] == "Gemm"} == {350}
 
 
 @pytest.mark.parametrize("shape", [(768, 768), (768, 3072)], ids=str)

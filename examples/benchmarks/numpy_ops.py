@@ -1,11 +1,9 @@
 """The iteration on NumPy arrays: the smallest carrier that `keras_muon` runs on."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from keras_muon.compression import polar_factors
-from keras_muon.leading import GROUP, MIXTURES
+from keras_muon.leading import GROUP, Signs
 from keras_muon.matrix_ops import Turned
 from keras_muon.plan import Side
 from keras_muon.plan_choice import plan_for
@@ -63,12 +61,12 @@ class NumpyOps:
             return np.swapaxes(a, -1, -2) @ b
         return a @ np.swapaxes(b, -1, -2)
 
-    def mixed(self, x: np.ndarray, signs: Sequence[int], side: Side) -> np.ndarray:
+    def mixed(self, x: np.ndarray, signs: Signs, side: Side) -> np.ndarray:
         if side == "out":
             return np.swapaxes(self.mixed(np.swapaxes(x, -1, -2), signs, "in"), -1, -2)
         *stack, _, fan_out = x.shape
         groups = x.reshape(*stack, -1, GROUP, fan_out)
-        sums = np.array(signs, x.dtype).reshape(-1, MIXTURES, GROUP) @ groups
+        sums = np.array(signs, x.dtype) @ groups
         return sums.reshape(*stack, -1, fan_out)
 
     def combined(
