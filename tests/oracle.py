@@ -44,12 +44,11 @@ def random_signs(count):
 def compressing(x, basis_triples, value_triples, smallest_rest):
     """A wide matrix of norm 1 with its leading singular values compressed.
 
-    The mixtures are one product with a dense matrix of two signed sums of every 16
-    rows, or three where there are fewer than 512; polar factors are those of
-    `polar_by_svd`.
+    The mixtures are one product with a dense matrix of one to three signed sums of
+    every 16 rows; polar factors are those of `polar_by_svd`.
     """
     rows = len(x)
-    count = 2 if rows >= 512 else 3
+    count = 3 - (rows >= 512) - (rows >= 768)
     mixing = np.zeros((rows // 16, count, rows))
     for group, signs in enumerate(random_signs(count * rows).reshape(-1, count, 16)):
         mixing[group, :, 16 * group : 16 * group + 16] = signs

@@ -12,7 +12,7 @@ from oracle import polar_after_compression, polar_by_svd, random_signs
 
 from keras_muon import SCHEDULES, minimax_schedule, orthogonalize, planning
 from keras_muon.compression import compressed
-from keras_muon.leading import BASIS_TRIPLES, mixing_signs
+from keras_muon.leading import BASIS_TRIPLES, held_by_bfloat16, mixing_signs
 from keras_muon.plan_choice import plan_for
 
 
@@ -28,12 +28,12 @@ def rounded(triples):
 # the smallest rest.
 SETTINGS = (
     minimax_schedule(0.015, 3).take(),
-    rounded(minimax_schedule(0.01, 5).take()),
+    rounded(minimax_schedule(0.005, 6).take()),
     rounded(minimax_schedule(0.08, 2).take()),
     1e-3,
 )
 # How many sums every 16 rows give.
-MIXTURES = {384: 3, 496: 3, 512: 2, 768: 2}
+MIXTURES = {384: 3, 496: 3, 512: 2, 752: 2, 768: 1, 1024: 1}
 SHAPES = {
     "wide": (384, 400),
     "larger": (528, 512),
@@ -192,14 +192,14 @@ def singular_values(x):
 def test_leading_values_come_down_to_the_size_of_the_rest(rng, shape, top, count):
     """Some values are many times as large as the others, which are equal: no longer.
 
-    Others that are partly in the basis, too, may come out at a third.
+    Others that are partly in the basis, too, may come out at a quarter.
     """
     u, v = (np.linalg.qr(rng.standard_normal((n, 384)))[0] for n in shape)
     x = (u * np.where(np.arange(384) < count, top, 1.0)) @ v.T
     norm = np.linalg.norm(x)
     after = singular_values(even(x / norm)) * norm
-    # Seen 0.32 to 1.23.
-    assert 0.3 < after.min() < after.max() < 1.3
+    # Seen 0.28 to 1.23.
+    assert 0.25 < after.min() < after.max() < 1.3
 
 
 def test_a_flat_spectrum_stays(rng):
@@ -223,12 +223,31 @@ def test_signs_are_about_balanced():
     """Within three standard deviations of fair coins, each mixture and all together."""
     signs = np.array(mixing_signs(4096))
     assert abs(signs.sum()) < 3 * signs.size**0.5
-    assert (abs(signs.sum((0, 2))) < 3 * (signs.size / 2) ** 0.5).all()
+    assert (abs(signs.sum((0, 2))) < 3 * signs.size**0.5).all()
+
+
+def test_a_basis_is_orthonormal_where_it_matters():
+    """Rounding b and c to bfloat16 keeps the steps converging: not those of (7e-3, 5).
+
+    What is left of a value that is compressed is its distance from this 1, and leading
+    values may be a thousand times as large as the others.
+    """
+    s = np.linspace(5e-3, 1.0, 100_000)
+    # Largest difference seen 2.9e-5.
+    assert np.abs(after_steps(s, BASIS_TRIPLES) - 1.0).max() < 1e-4
+    diverging = held_by_bfloat16(minimax_schedule(7e-3, 5).take())
+    assert np.abs(after_steps(s, diverging) - 1.0).max() > 1.0
+
+
+def after_steps(s, triples):
+    for a, b, c in triples:
+        s = a * s + b * s**3 + c * s**5
+    return s
 
 
 def test_factors_are_numbers_of_bfloat16():
     """So that no backend rounds them, and a value of 1 stays where it is."""
-    given = minimax_schedule(1e-2, 5).take()
+    given = minimax_schedule(5e-3, 6).take()
     for (a, b, c), exact in zip(BASIS_TRIPLES, given, strict=True):
         for factor in (b, c):
             assert float(ml_dtypes.bfloat16(factor)) == factor

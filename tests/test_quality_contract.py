@@ -31,8 +31,8 @@ METHODS = ("default", BASELINE)
 SOURCES = [recipe.source for recipe in SMALL]
 BAND = jordan_band(SCHEDULES["jordan"].take())
 
-# Shapes that are compressed, to a basis of 3/16 and of 2/16 of the rows.
-LARGE = ((384, 384), (384, 1152), (512, 512))
+# Shapes that are compressed, by a basis of 3/16, 2/16 and 1/16 of the rows.
+LARGE = ((384, 384), (384, 1152), (512, 512), (768, 768))
 LARGE_METHODS = ("auto:float32", "auto:bfloat16")
 
 

@@ -14,7 +14,14 @@ from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
-from captures_models import Batch, convnet, digits_batches, quickstart, vit
+from captures_models import (
+    Batch,
+    convnet,
+    digits_batches,
+    quickstart,
+    vit,
+    wide_convnet,
+)
 from keras import ops
 
 from keras_muon import Muon
@@ -93,6 +100,10 @@ FULL = (
     gpt_recipe(512, 2, 8, (40, 150), batch=8),
     digits_recipe("convnet", convnet, (20, 200)),
     digits_recipe("vit", vit, (20, 200)),
+    # The default compresses matrices of 384 rows or more, and those of 768 most.
+    digits_recipe("convnet384", lambda: wide_convnet(384), (10, 60), batch=32),
+    digits_recipe("vit384", lambda: vit(384, 6), (10, 60), batch=32),
+    gpt_recipe(768, 1, 12, (30,), batch=8),
 )
 
 # Less than half a minute on any backend: no step is late, no matrix is large.

@@ -1,6 +1,6 @@
 """Matrices with chosen spectra that are hard on Newton-Schulz in different ways."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -16,9 +16,17 @@ SHAPES = {
     "batched": (3, 64, 96),
 }
 
+# Those that the default compresses, by bases of different shares.
+LARGE_SHAPES = {"384": (384, 384), "384:1152": (384, 1152)} | {
+    str(rows): (rows, rows) for rows in (512, 768)
+}
 
-def synthetic() -> dict[str, np.ndarray]:
+
+def synthetic(shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, np.ndarray]:
     """Return every kind of matrix in every shape; float32, the same every time.
+
+    Args:
+        shapes: By name; the last two axes are in and out.
 
     Returns:
         Arrays of shape (in, out) or (batch, in, out), by names as "rank 1, 8x8".
@@ -31,7 +39,7 @@ def synthetic() -> dict[str, np.ndarray]:
     return {
         f"{kind}, {name}": make(generator, shape).astype("float32")
         for kind, make in KINDS.items()
-        for name, shape in SHAPES.items()
+        for name, shape in shapes.items()
     }
 
 

@@ -31,7 +31,7 @@ STEP_LIMIT = 2e-5
 # the update, and three steps make 1e-3 (`leading.SMALLEST_REST`) as large as the values
 # they serve: a thousand times the rounding of a product. Seen 2.6e-4 and 4.7e-13.
 LIMITS_COMPRESSED = {"float32": 1e-5, "float64": 1e-12}
-LIMITS_COMPRESSED_NEARLY_EMPTY = {"float32": 5e-4, "float64": 2e-12}
+LIMITS_COMPRESSED_NEARLY_EMPTY = {"float32": 4e-4, "float64": 2e-12}
 
 
 def limit(dtype: str, case: str) -> float:
