@@ -136,7 +136,7 @@ def test_commands_of_the_command_line_run(tmp_path, monkeypatch, capsys):
     assert abs(values - 1).max() < 0.4
     # What the README shows of the check list, but for measured errors.
     shown = capsys.readouterr().out
-    for row in ("inferred strictly for 26 values", "gives the same 3,643 bytes"):
+    for row in ("inferred strictly for 25 values", "gives the same 3,566 bytes"):
         assert row in README
         assert row in shown
 
