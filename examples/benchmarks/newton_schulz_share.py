@@ -4,10 +4,11 @@
     python examples/benchmarks/newton_schulz_share.py --model vit --jit both
 
 For every plan of the optimizer, see `describe()`, the iteration and each of the plan's
-own products take turns, on one matrix, or on the stack that the optimizer makes. The
-products are bare ones of the same framework and dtype, and whole: of a symmetric one
-that is computed in panels, the part that is computed counts. 100 % would mean that
-norms, sums and transposes, and the rows of short products, cost nothing.
+own products take turns, on one matrix, or on the stack that the optimizer makes; where
+it works on several matrices side by side, so does the iteration. The products are bare
+ones of the same framework and dtype, and whole: of a symmetric one that is computed in
+panels, the part that is computed counts. 100 % would mean that norms, sums and
+transposes, and the rows of short products, cost nothing.
 """
 
 import argparse

@@ -27,29 +27,30 @@ def measured(backend: str, options: Options) -> dict[str, Any]:
     """
     given = (OURS, backend, options["shapes"], options["jit"])
     carrying = carrier(backend, options["jit"])
-    works = _works(built_optimizer(*given)[0].plans)
+    works = _works(built_optimizer(*given)[0])
     return {"plans": [_timed(*work, carrying, options) for work in works.items()]}
 
 
-def _works(plans: Any) -> dict[tuple[Any, int], int]:
-    """Return how often each plan is computed, by plan and matrices at once."""
-    calls: collections.Counter = collections.Counter()
-    for matrices, plan in plans:
+def _works(optimizer: Any) -> dict[tuple[Any, int, int], int]:
+    """Return how many matrices each plan is for, in stacks and side by side."""
+    counts: collections.Counter = collections.Counter()
+    buckets = optimizer.buckets(range(len(optimizer.routes)))
+    for bucket, (matrices, plan) in zip(buckets, optimizer.plans, strict=True):
         together = matrices if plan.loop == "none" else 1
-        calls[plan, together] += matrices // together
-    return dict(calls)
+        counts[plan, together, optimizer.at_a_time(bucket)] += matrices
+    return dict(counts)
 
 
 def _timed(
-    work: tuple[Any, int], calls: int, carrying: Carrier, options: Options
+    work: tuple[Any, int, int], matrices: int, carrying: Carrier, options: Options
 ) -> dict[str, Any]:
-    plan, together = work
+    plan, together, at_a_time = work
     counts: collections.Counter = collections.Counter()
     for product in plan.products:
         dtype = plan.compute_dtype if product.itemsize == _itemsize(plan) else "float32"
         extents = (product.rows, product.inner, product.columns)
         counts[extents, dtype] += product.share
-    functions = {"iteration": _iteration(plan, together, carrying)}
+    functions = {"iteration": _iteration(plan, together, at_a_time, carrying)}
     repeats = {}
     for kind in counts:
         functions[str(kind)], repeats[kind] = _product(*kind, together, carrying)
@@ -60,10 +61,10 @@ def _timed(
     ]
     shape = f"{plan.fan_in} x {plan.fan_out}"
     return {
-        "words": [shape, str(together), plan.compute_dtype],
-        "matrices": calls * together,
-        "calls": calls,
-        "seconds": times["iteration"],
+        "words": [shape, str(together * at_a_time), plan.compute_dtype],
+        "matrices": matrices,
+        "calls": matrices // together,
+        "seconds": [seconds / at_a_time for seconds in times["iteration"]],
         "seconds of products": of_products,
     }
 
@@ -74,17 +75,23 @@ def _itemsize(plan: Any) -> int:
     return ITEMSIZES[plan.compute_dtype]
 
 
-def _iteration(plan: Any, together: int, carrying: Carrier) -> Callable[[], None]:
+def _iteration(
+    plan: Any, together: int, at_a_time: int, carrying: Carrier
+) -> Callable[[], None]:
     from keras import ops
 
     from keras_muon.planning import polar_factor
+    from keras_muon.side_by_side import side_by_side
 
     # A copy, which the iteration may write into as into an update of the optimizer.
     function = carrying.compiled(
         lambda x: polar_factor(ops.copy(x), plan, overwrites=True)
     )
     x = _random(together, plan.fan_in, plan.fan_out, "float32", 0)
-    return lambda: carrying.wait(function(x))
+    if at_a_time == 1:
+        return lambda: carrying.wait(function(x))
+    tasks = [functools.partial(function, x)] * at_a_time
+    return lambda: side_by_side(tasks, [at_a_time] * at_a_time)
 
 
 def _product(
