@@ -18,8 +18,8 @@ X <- U / |U|_F.  Z = X (S X)^T, Y = N(Z; B), T = Y^T X,
 t = sqrt(max(1 - |T|_F^2, {others} * {smallest_rest}^2) / {others}), \
 X <- X + Y (t N(T; V) - T).
 X <- X / |X|_8, then for every triple (a, b, c): A = X X^T, X <- a X + (b A + c A A) X.
-This compresses {count} leading singular values. S, a constant of signs, makes \
-{mixtures} sums of each {group} rows. |X|_8 is the Schatten norm, |A A|_F^(1/4). N(Z; B)
+This compresses {count} leading singular values. S, a constant of signs, adds \
+every {group} rows to {mixtures}. |X|_8 is the Schatten norm, |A A|_F^(1/4). N(Z; B)
 is Z / |Z|_F after a step per triple of B. If U has more rows than columns, all of this
 holds for its transpose.
 U is `update`, of shape {shape}; the last X is `polar_factor`.

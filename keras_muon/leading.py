@@ -54,8 +54,7 @@ MIXTURES = 1
 # must come out as 1: what is half in the basis is half compressed.
 BASIS_TRIPLES = held_by_bfloat16(minimax_schedule(5e-3, 6).take())
 
-# The leading singular values themselves, which need not become equal: two steps leave
-# no larger error than three.
+# The leading singular values themselves, which need not become equal.
 VALUE_TRIPLES = held_by_bfloat16(minimax_schedule(8e-2, 2).take())
 
 # What remains beside the basis, as a share of |X| per root of its dimension, counts as

@@ -71,8 +71,9 @@ def test_weights_and_state_are_those_of_one_after_the_other(monkeypatch, nestero
     together = stepped(nesterov=nesterov)
     monkeypatch.setattr(matrix_optimizer, "matrices_at_a_time", lambda *_: 1)
     for value, wanted in zip(together, stepped(nesterov=nesterov), strict=True):
-        # Largest difference seen 1e-6, by bfloat16 1e-4; a step moves entries by 1e-3.
-        np.testing.assert_allclose(value, wanted, rtol=0, atol=2e-4)
+        # None seen. A factor rounded to the next number of bfloat16 is 1e-5 off; the
+        # steps move an entry by 3e-3.
+        np.testing.assert_allclose(value, wanted, rtol=0, atol=5e-5)
 
 
 def test_threads_are_shared_and_given_back():

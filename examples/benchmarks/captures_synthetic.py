@@ -88,6 +88,13 @@ def _row_scales(generator: Generator, shape: Shape) -> np.ndarray:
     return scales[:, None] * generator.standard_normal(shape)
 
 
+def _outer_product(generator: Generator, shape: Shape) -> np.ndarray:
+    """The gradient of a dense layer on one example: rank 1 as float32 rounds it."""
+    *stack, fan_in, fan_out = shape
+    column = generator.standard_normal((*stack, fan_in, 1))
+    return column @ generator.standard_normal((*stack, 1, fan_out))
+
+
 def _zero(generator: Generator, shape: Shape) -> np.ndarray:
     return np.zeros(shape)
 
@@ -103,4 +110,5 @@ KINDS: dict[str, Callable[[Generator, Shape], np.ndarray]] = {
     "huge direction": _huge_direction,
     "row scales": _row_scales,
     "zero": _zero,
+    "outer product": _outer_product,
 }
