@@ -45,7 +45,7 @@ def _rounded(number: float) -> float:
 # that the basis has from 1/16 to 3/16 of the rows. Large matrices need less to keep the
 # contract: five Jordan steps start from a norm that grows with the rows. It is nearest
 # to a breach where rows differ in scale; one mixture less leaves 1.06 of Jordan's error
-# there at 384 rows and 1.07 at 512, where 1.05 are allowed.
+# there at 384 rows and at 512, where 1.05 are allowed (a test).
 GROUP = 16
 MIXTURES_BELOW = {512: 3, 768: 2}
 MIXTURES = 1

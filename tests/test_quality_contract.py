@@ -131,7 +131,7 @@ def test_fewer_directions_would_break_it(monkeypatch, large, large_rows, rows):
     monkeypatch.setattr(plan_choice, "mixing_signs", leading.mixing_signs.__wrapped__)
     result = orthogonalize(large[name], compute_dtype="float32")
     error = PolarFactor(large[name]).error(keras.ops.convert_to_numpy(result))
-    # Seen 1.06 and 1.07 of Jordan's; with all of them 1.03.
+    # Seen 1.06 of Jordan's; with all of them 1.03.
     assert error > quality_measures.ALLOWED_RATIO * row.errors[BASELINE]
     assert row.errors["auto:float32"] <= 1.04 * row.errors[BASELINE]
 
