@@ -52,6 +52,23 @@ def rng():
 
 
 @pytest.fixture
+def quick_compilation():
+    """On JAX, compile without most optimizations.
+
+    For models and layers that run a few times: XLA needs up to 40 seconds for each deep
+    network on one core otherwise, to save fractions of a second.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
 def backend():
     return keras.backend.backend()
 

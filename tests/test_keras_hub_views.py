@@ -7,6 +7,8 @@ import pytest
 from keras_muon import Muon
 from keras_muon.layer_views import role_of
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 class Experts(keras.layers.Layer):
     """Stands for a mixture of keras-hub: three experts from 6 to 10 features."""

@@ -18,10 +18,13 @@ from keras_muon import MatrixView
 
 layers = keras.layers
 
-pytestmark = pytest.mark.filterwarnings(
-    # Keras on torch, under NumPy 2, in convert_to_numpy.
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
+    pytest.mark.filterwarnings(
+        # Keras on torch, under NumPy 2, in convert_to_numpy.
+        "ignore:__array__ implementation doesn't accept a copy keyword"
+    ),
+]
 
 
 # Name: layer, shape that it is built for, its variable, axes (batch, in, out).

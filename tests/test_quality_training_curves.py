@@ -13,6 +13,8 @@ from training_curves_runs import TASKS, Length, Run, Task, losses_of, one_run
 
 from keras_muon import Muon
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 LENGTH = Length(steps=4, every=2)
 
 

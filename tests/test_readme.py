@@ -116,6 +116,9 @@ def run_quickstart(folder, path):
     return result.stdout
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "torch", reason="once: commands need no backend"
+)
 def test_commands_of_the_command_line_run(tmp_path, monkeypatch, capsys):
     """In the README's order, in one folder, as a reader would type them."""
     monkeypatch.chdir(tmp_path)

@@ -21,29 +21,10 @@ pytestmark = [
 ]
 
 # Steps on one batch. Deep networks take seconds for each.
-STEPS, STEPS_OF_CONVNETS = (
-    12,
-    3,
-)  # One Newton-Schulz step: for up to 28 million parameters, five would be most of the
+STEPS, STEPS_OF_CONVNETS = 12, 3
+# One Newton-Schulz step: for up to 28 million parameters, five would be most of the
 # time on one core.
 ARGUMENTS_OF_CONVNETS = {"learning_rate": 3e-4, "ns_steps": 1}
-
-
-@pytest.fixture
-def quick_compilation(backend):
-    """On JAX, compile without most optimizations.
-
-    XLA needs 20 to 40 seconds for each deep network on one core otherwise, to save
-    fractions of a second in so few steps.
-    """
-    if backend != "jax":
-        yield
-        return
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def fit(name, case, optimizer):

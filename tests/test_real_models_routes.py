@@ -15,6 +15,7 @@ from real_catalogue import MODELS, build
 from keras_muon import Muon
 
 pytestmark = [
+    pytest.mark.usefixtures("quick_compilation"),
     # keras-hub's T5 attention ignores the mask of its embedding.
     pytest.mark.filterwarnings("ignore:.*does not support masking:UserWarning"),
     pytest.mark.filterwarnings(
