@@ -26,11 +26,6 @@ STEPS, STEPS_OF_CONVNETS = 12, 3
 # time on one core.
 ARGUMENTS_OF_CONVNETS = {"learning_rate": 3e-4, "ns_steps": 1}
 
-# Depthwise filters and 1 x 1 convolutions, as in ConvNeXt, but up to 270 layers deep:
-# 20 seconds each to compile on JAX. There and on TensorFlow their routes alone are
-# tested (test_real_models_routes.py).
-FIT_ON_TORCH_ALONE = {"MobileNetV2", "EfficientNetV2B0"}
-
 
 def fit(name, case, optimizer):
     """The losses of a few steps on one batch."""
@@ -53,8 +48,6 @@ def fit(name, case, optimizer):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_bare_muon_routes_and_trains(name):
     """The routes are those of `for_model`, no warning is raised, and the loss falls."""
-    if name in FIT_ON_TORCH_ALONE and keras.backend.backend() != "torch":
-        pytest.skip("fit on torch alone, which compiles nothing")
     case, _ = build(name)
     reference = Muon.for_model(case.model)
     reference.build(case.model.trainable_variables)
