@@ -1,5 +1,6 @@
 """An exported optimizer moves arrays as Keras moves the model, without Keras."""
 
+import functools
 import json
 
 import keras
@@ -22,13 +23,13 @@ def apply(model, gradients):
 
 
 def quick_apply(model):
-    """The same, on TensorFlow in a graph: eagerly, 50 steps take 5 seconds there."""
+    """The same for one model, on TensorFlow in a graph: eagerly, it takes 0.1 s."""
+    apply_here = functools.partial(apply, model)
     if keras.backend.backend() != "tensorflow":
-        return apply
+        return apply_here
     import tensorflow as tf
 
-    traced = tf.function(lambda given: apply(model, given), autograph=False)
-    return lambda _, gradients: traced(gradients)
+    return tf.function(apply_here, autograph=False)
 
 
 def assert_equal_steps(rng, model, runner, rates, **given):
@@ -40,7 +41,7 @@ def assert_equal_steps(rng, model, runner, rates, **given):
         if isinstance(rate, float):
             model.optimizer.learning_rate = rate
         new = runner.step(gradients, float(model.optimizer.learning_rate), **given)
-        move(model, gradients)
+        move(gradients)
     after, state = variable_values(model)
     assert new.keys() == after.keys()
     for name, value in after.items():

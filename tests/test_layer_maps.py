@@ -22,7 +22,8 @@ pytestmark = [
     pytest.mark.usefixtures("quick_compilation"),
     pytest.mark.filterwarnings(
         # Keras on torch, under NumPy 2, in convert_to_numpy.
-        "ignore:__array__ implementation doesn't accept a copy keyword"
+        "ignore:__array__ implementation doesn't accept a copy keyword:"
+        "DeprecationWarning"
     ),
 ]
 
