@@ -30,6 +30,13 @@ STEEPEST_SEGMENT = {"float32": 100.0, "float64": 100.0}
 # 0.009 on XLA, which rounds more often.
 STEEPEST_COMPRESSED_SEGMENT = STEEPEST_SEGMENT | {"bfloat16": 10.0}
 
+# From here on all three steps, of slope 62, may share a Gram matrix in bfloat16, where
+# alpha C + beta A B is rounded once. That adds 0.01 to the error of real updates, and
+# five Jordan steps lose more with every row: where rows differ in scale it is 1.03 of
+# theirs from here on, and 1.07 at 512 and 384 rows. Rounded twice, as on TensorFlow, a
+# matrix of rank 1 has 1.2 times the error that is allowed.
+SMALLEST_STEEP = 640
+
 # Below this extent a step is a matter of calls, not of operations.
 SMALLEST_SHARED = 128
 
@@ -72,6 +79,7 @@ def plan_for(
     split: bool = False,
     loop: Loop = "none",
     panelled: bool = False,
+    fused: bool = False,
 ) -> Plan:
     """Return the plan with the fewest operations that loses no precision.
 
@@ -88,6 +96,8 @@ def plan_for(
         loop: How the matrices of a stack follow each other.
         panelled: Whether a large symmetric product is faster in panels: on a CPU, for
             single matrices.
+        fused: Whether alpha C + beta A B is rounded once in a narrow dtype, by one
+            kernel.
 
     Returns:
         The plan.
@@ -104,6 +114,8 @@ def plan_for(
     compress = steps is None and compresses(fan_in, fan_out, schedule, compute_dtype)
     triples = schedule.compressed if compress else schedule.take(steps)
     steepest = STEEPEST_COMPRESSED_SEGMENT if compress else STEEPEST_SEGMENT
+    if compress and fused and short >= SMALLEST_STEEP:
+        steepest = steepest | {"bfloat16": steepest["float32"]}
     plan = _segmented(
         Plan(fan_in, fan_out, (), compute_dtype, panels, loop=loop),
         triples,

@@ -82,6 +82,7 @@ def planned(
         The plan.
     """
     *stack, fan_in, fan_out = shape
+    on_torch = keras.backend.backend() == "torch"
     alone = not runs_on_accelerator() and fan_in * fan_out > _largest_stacked(xla)
     if compute_dtype == "auto":
         together = bool(stack) and not alone
@@ -97,7 +98,8 @@ def planned(
         steps=steps,
         split=split,
         loop=_loop(xla and not differentiable) if stack and alone else "none",
-        panelled=alone and keras.backend.backend() == "torch",
+        panelled=alone and on_torch,
+        fused=on_torch,
     )
 
 

@@ -49,6 +49,23 @@ def test_torch_writes_panels_in_place(rng, fused):
         assert torch.equal(result[start:end, end:], result[end:, start:end].T)
 
 
+@pytest.mark.parametrize("extent", [8, 10])
+def test_a_product_of_two_matrices_is_symmetric_too(rng, extent):
+    """To the last bit, though rounding in bfloat16 keeps factors from commuting.
+
+    The mean of both halves on the diagonal, the lower one elsewhere.
+    """
+    x = torch.tensor(rng.normal(size=(extent, 6)))
+    gram = (x @ x.T).bfloat16()
+    other = (gram @ gram).bfloat16()
+    result = torch_panels(other, gram, 4, 0.5, gram)
+    assert torch.equal(result, result.T)
+    whole = 0.5 * gram.double() + other.double() @ gram.double()
+    assert not torch.equal(whole, whole.T)
+    # bfloat16 rounds to 4e-3, factors and result.
+    assert (result - whole).abs().max() / whole.abs().max() < 0.02
+
+
 def test_torch_gradients_flow_through_whole_products(rng):
     """Writing in place would break autograd, so there the product is whole."""
     x = torch.tensor(rng.normal(size=(8, 6)), requires_grad=True)

@@ -175,6 +175,22 @@ def test_after_compression_steps_share_in_bfloat16_too(dtype, lengths):
     assert [len(s) for s in plan.segments] == lengths
 
 
+@pytest.mark.parametrize(
+    ("rows", "fused", "lengths"),
+    [(640, True, [3]), (640, False, [1, 2]), (624, True, [1, 2])],
+)
+def test_in_bfloat16_all_share_where_rounded_once(rows, fused, lengths):
+    """A slope of 62, from 640 rows on; below and elsewhere it breaks the contract."""
+    plan = plan_for(rows, 2 * rows, SCHEDULES["auto"], "bfloat16", fused=fused)
+    assert [len(s) for s in plan.segments] == lengths
+
+
+def test_without_compression_no_steps_share_in_bfloat16():
+    """They diverge, however the products are rounded."""
+    plan = plan_for(768, 3072, YOU, "bfloat16", fused=True)
+    assert [len(s) for s in plan.segments] == [1] * 5
+
+
 def test_asked_for_a_gram_matrix_per_step_a_plan_has_one():
     """Also where sharing would save operations."""
     plan = plan_for(256, 2048, YOU, "float32", shared=False)

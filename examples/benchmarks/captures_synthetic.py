@@ -21,6 +21,9 @@ LARGE_SHAPES = {"384": (384, 384), "384:1152": (384, 1152)} | {
     str(rows): (rows, rows) for rows in (512, 768)
 }
 
+# Where all steps after compression share a Gram matrix, in bfloat16 on torch too.
+LONG_SHAPES = {"768:1536": (768, 1536)}
+
 
 def synthetic(shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, np.ndarray]:
     """Return every kind of matrix in every shape; float32, the same every time.

@@ -80,12 +80,12 @@ def measured(methods: Sequence[str], small: bool = False) -> list[Row]:
         small: Whether to take the small captures.
     """
     from captures import FULL, SMALL, captured
-    from captures_synthetic import LARGE_SHAPES, SHAPES, synthetic
+    from captures_synthetic import LARGE_SHAPES, LONG_SHAPES, SHAPES, synthetic
 
     rows = []
     for recipe in SMALL if small else FULL:
         rows += measured_rows(recipe.source, captured(recipe), methods)
-    matrices = synthetic(SHAPES if small else SHAPES | LARGE_SHAPES)
+    matrices = synthetic(SHAPES if small else SHAPES | LARGE_SHAPES | LONG_SHAPES)
     return rows + measured_rows(SYNTHETIC, matrices, methods)
 
 
