@@ -18,7 +18,7 @@ from keras_muon.find_model import may_compile_with_xla, refuse_another_model
 from keras_muon.gradients import prepared
 from keras_muon.opaque_values import after, entry_of, is_compiled_on_cpu
 from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
-from keras_muon.side_by_side import side_by_side
+from keras_muon.side_by_side import Task, side_by_side
 from keras_muon.state import add_state, is_narrow
 
 Tensor = Any
@@ -80,6 +80,14 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             indices: Indices of the bucket's variables.
         """
         return 1
+
+    def multiplications(self, indices: Sequence[int]) -> int:
+        """Return those of one product of each matrix, to begin with the longest.
+
+        Args:
+            indices: Indices of the bucket's variables.
+        """
+        return 0
 
     def update_step(
         self, gradient: Tensor, variable: Variable, learning_rate: Tensor
@@ -154,17 +162,18 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
         indices = [self._get_variable_index(v) for v in trainable_variables]
-        tasks, counts, before = [], [], None
+        tasks, before = [], None
         for bucket in self.buckets(indices):
             variables = [trainable_variables[i] for i in bucket]
             chosen = [indices[i] for i in bucket]
             given = [grads[i] for i in bucket]
             arguments = (chosen, given, variables, learning_rate, before)
-            tasks.append(functools.partial(self._update_after, *arguments))
-            counts.append(self.at_a_time(chosen))
+            update = functools.partial(self._update_after, *arguments)
+            sizes = (self.at_a_time(chosen), self.multiplications(chosen))
+            tasks.append(Task(update, *sizes))
             before = variables if _is_large(variables) else before
         with _without_gradients():
-            side_by_side(tasks, counts)
+            side_by_side(tasks)
 
     def _distributed_tf_update_step(
         self, distribution: Any, grads_and_vars: Any, learning_rate: Any

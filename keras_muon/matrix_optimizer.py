@@ -15,7 +15,7 @@ from keras_muon.route_source import RouteSource
 from keras_muon.routing import Route
 from keras_muon.saved_state import read_state, write_state
 from keras_muon.schedules import Schedule
-from keras_muon.side_by_side import matrices_at_a_time
+from keras_muon.side_by_side import buckets_at_a_time
 from keras_muon.state import add_state, is_narrow, state_dtype
 from keras_muon.steps import step_by_adamw, step_matrices
 from keras_muon.torch_steps import writes_in_place
@@ -128,14 +128,24 @@ class MatrixOptimizer(BucketedOptimizer):
 
     def at_a_time(self, indices: Sequence[int]) -> int:
         """Return how many buckets like this one are updated side by side, on torch."""
-        route = self.routes[indices[0]]
-        alone = route.rule == "muon" and len(indices) == 1 and self.batched == "auto"
-        if not alone or not writes_in_place(self, indices):
+        muon = self.routes[indices[0]].rule == "muon" and self.batched == "auto"
+        if not muon or not writes_in_place(self, indices):
             return 1
         weight = self._trainable_variables[indices[0]].value
         if weight.device.type != "cpu":
             return 1
-        return matrices_at_a_time(route.matrix_view.entries, self._entries)
+        return buckets_at_a_time(self._entries_of(indices), self._entries)
+
+    def multiplications(self, indices: Sequence[int]) -> int:
+        """Return those of one product of each matrix; AdamW has none."""
+        route = self.routes[indices[0]]
+        if route.rule != "muon":
+            return 0
+        view = route.matrix_view
+        return min(view.fan_in, view.fan_out) * self._entries_of(indices)
+
+    def _entries_of(self, indices: Sequence[int]) -> int:
+        return sum(self.routes[index].matrix_view.entries for index in indices)
 
     def update_bucket(
         self,

@@ -1,21 +1,21 @@
-"""Matrices side by side on the cores of a CPU, on torch.
+"""Buckets of matrices side by side on the cores of a CPU, on torch.
 
 Torch gives all of its threads to one operation at a time. A product of some hundred
-rows keeps few of them busy, and between two products all wait for the slowest. The
-updates of two matrices do not depend on each other: each gets a thread of Python, which
-torch leaves while it computes, and its share of torch's threads.
+rows keeps few of them busy, and between two products all wait for the slowest; what is
+written per weight has one. The updates of two buckets do not depend on each other: each
+gets a thread of Python, which torch leaves while it computes, and its share of torch's
+threads.
 """
 
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import keras
 
-from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
-
-Task = Callable[[], object]
+from keras_muon.batching import LEAST_SMALL_STACKED_ON_CPU
 
 # Of the entries of all matrices. What one needs beside its state takes 3.5 times its
 # bytes, so that these take less than half of those of the momenta.
@@ -24,44 +24,75 @@ SHARE_AT_A_TIME = 1 / 8
 # Threads of Python hold its lock for 1 ms of the 15 or more that a matrix takes.
 MOST_AT_A_TIME = 8
 
+# New threads take 2 ms. A step of so many multiplications per product takes 6 ms of two
+# cores without them; 126 matrices of 32 to 128 have twice as many, and gain a tenth.
+LEAST_SHARED_OUT = 2**25
 
-def matrices_at_a_time(entries: int, entries_of_all: int) -> int:
-    """Return how many matrices of a size are worked on at a time, on torch on a CPU.
+# The longest task over what each thread has on average. Two tasks of 1 and 2 parts, at
+# 1.33, take half as long again as one after the other.
+MOST_UNEVEN = 1.25
+
+
+class Task(NamedTuple):
+    """Something to do that depends on no other task.
 
     Args:
-        entries: Entries of such a matrix.
+        run: What to do.
+        at_a_time: How many like it may be at work at a time.
+        multiplications: Of one product of each of its matrices.
+    """
+
+    run: Callable[[], object]
+    at_a_time: int = 1
+    multiplications: int = 0
+
+
+def buckets_at_a_time(entries: int, entries_of_all: int) -> int:
+    """Return how many buckets of a size are worked on at a time, on torch on a CPU.
+
+    Args:
+        entries: Entries of such a bucket.
         entries_of_all: Entries of all matrices.
 
     Returns:
-        1 for small ones, which are in stacks; where torch has a single thread, or
-        would not keep its settings apart by thread; and while it compiles.
+        1 where torch has a single thread, or would not keep its settings apart by
+        thread; and while it compiles.
     """
     import torch
 
-    if entries <= LARGEST_STACKED_ON_CPU or torch.compiler.is_compiling():
-        return 1
-    if not torch.backends.openmp.is_available():
+    if torch.compiler.is_compiling() or not torch.backends.openmp.is_available():
         return 1
     most = min(torch.get_num_threads(), MOST_AT_A_TIME)
-    return max(1, min(most, int(SHARE_AT_A_TIME * entries_of_all / entries)))
+    room = SHARE_AT_A_TIME * entries_of_all
+    if room < LEAST_SMALL_STACKED_ON_CPU:
+        # Of so few entries a single full stack takes more than its share, and what is
+        # smaller keeps it company.
+        room = 2 * LEAST_SMALL_STACKED_ON_CPU
+        entries = max(entries, LEAST_SMALL_STACKED_ON_CPU)
+    return max(1, min(most, int(room / entries)))
 
 
-def side_by_side(tasks: Sequence[Task], counts: Sequence[int]) -> None:
-    """Do tasks that do not depend on each other, several at a time.
+def side_by_side(tasks: Sequence[Task]) -> None:
+    """Do tasks, several at a time, the longest first.
 
     Args:
         tasks: What to do. Gradients are not recorded where several are at work.
-        counts: How many like it may be at work at a time, for each task.
     """
-    pairs = sorted(zip(counts, tasks, strict=True), key=lambda pair: pair[0])
-    for count, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
-        alike = [task for _, task in group]
+    ordered = sorted(tasks, key=lambda task: (task.at_a_time, -task.multiplications))
+    for count, group in itertools.groupby(ordered, key=lambda task: task.at_a_time):
+        alike = list(group)
         count = min(count, len(alike))
-        if count > 1:
+        if count > 1 and _pays([task.multiplications for task in alike], count):
             _shared_out(alike, count)
             continue
         for task in alike:
-            task()
+            task.run()
+
+
+def _pays(multiplications: Sequence[int], workers: int) -> bool:
+    total = sum(multiplications)
+    even = max(multiplications) * workers <= MOST_UNEVEN * total
+    return even and total >= LEAST_SHARED_OUT
 
 
 def _shared_out(tasks: Sequence[Task], workers: int) -> None:
@@ -76,7 +107,7 @@ def _shared_out(tasks: Sequence[Task], workers: int) -> None:
         own = _threads_of_torch(threads // workers, threads)
         with own, keras.device("cpu"), recording:
             for task in left:
-                task()
+                task.run()
 
     with ThreadPoolExecutor(workers) as pool:
         for done in [pool.submit(work) for _ in range(workers)]:

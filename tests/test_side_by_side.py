@@ -1,4 +1,4 @@
-"""Large matrices are updated side by side on torch, and nothing else changes."""
+"""Buckets are updated side by side on torch, and nothing else changes."""
 
 import threading
 
@@ -7,13 +7,22 @@ import numpy as np
 import pytest
 
 from keras_muon import Muon, matrix_optimizer
-from keras_muon.side_by_side import matrices_at_a_time, side_by_side
+from keras_muon import side_by_side as sides
+from keras_muon.batching import LEAST_SMALL_STACKED_ON_CPU
+from keras_muon.side_by_side import (
+    LEAST_SHARED_OUT,
+    Task,
+    buckets_at_a_time,
+    side_by_side,
+)
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="only torch computes one at a time"
 )
 
 LARGE, SMALL = (320, 260), (64, 64)
+# Multiplications of a task that is worth a thread.
+ENOUGH = LEAST_SHARED_OUT
 SETTINGS = {
     "by default": ({}, 2),
     "one by one": ({"batched": False}, 1),
@@ -33,6 +42,10 @@ def four_threads():
     torch.set_num_threads(before)
 
 
+def tasks_of(runs, at_a_time=2):
+    return [Task(run, at_a_time, ENOUGH) for run in runs]
+
+
 def threads_of_a_new_thread():
     import torch
 
@@ -43,13 +56,13 @@ def threads_of_a_new_thread():
     return found[0]
 
 
-def optimizer_and_weights(shape=LARGE, count=16, dtype="float32", **settings):
+def optimizer_and_weights(shapes=(LARGE,) * 16, dtype="float32", **settings):
     rng = np.random.default_rng(5)
     weights = [
         keras.Variable(rng.normal(size=shape), dtype=dtype, name=f"w{number}")
-        for number in range(count)
+        for number, shape in enumerate(shapes)
     ]
-    optimizer = Muon(1e-2, routes={".*": "muon"}, **settings)
+    optimizer = Muon(1e-2, **{"routes": {".*": "muon"}} | settings)
     optimizer.build(weights)
     return optimizer, weights
 
@@ -66,11 +79,22 @@ def stepped(**settings):
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-def test_weights_and_state_are_those_of_one_after_the_other(monkeypatch, nesterov):
+@pytest.mark.parametrize(
+    "shapes", [(LARGE,) * 16, ((96, 96), (96, 120)) * 24], ids=["large", "in stacks"]
+)
+def test_weights_and_state_are_those_of_one_after_another(
+    monkeypatch, shapes, nesterov
+):
     """Sums differ in order where an operation has several threads, no more."""
-    together = stepped(nesterov=nesterov)
-    monkeypatch.setattr(matrix_optimizer, "matrices_at_a_time", lambda *_: 1)
-    for value, wanted in zip(together, stepped(nesterov=nesterov), strict=True):
+    settings = {"shapes": shapes, "nesterov": nesterov}
+    shared, together = [], []
+    real = sides._shared_out
+    with monkeypatch.context() as context:
+        context.setattr(sides, "_shared_out", lambda *a: shared.append(real(*a)))
+        together = stepped(**settings)
+    assert shared == [None] * 3
+    monkeypatch.setattr(matrix_optimizer, "buckets_at_a_time", lambda *_: 1)
+    for value, wanted in zip(together, stepped(**settings), strict=True):
         # None seen. A factor rounded to the next number of bfloat16 is 1e-5 off; the
         # steps move an entry by 3e-3.
         np.testing.assert_allclose(value, wanted, rtol=0, atol=5e-5)
@@ -86,7 +110,7 @@ def test_threads_are_shared_and_given_back():
         meeting.wait()  # Passes only if another one is at work.
         seen.append((torch.get_num_threads(), torch.is_grad_enabled()))
 
-    side_by_side([task] * 6, [2] * 6)
+    side_by_side(tasks_of([task] * 6))
     assert seen == [(2, False)] * 6
     assert torch.get_num_threads() == threads_of_a_new_thread() == 4
 
@@ -103,7 +127,7 @@ def test_a_thread_keeps_its_share_when_another_one_is_done():
         assert any(threads_of_a_new_thread() == 4 for _ in range(10_000))
         seen.append(torch.get_num_threads())
 
-    side_by_side([meeting.wait, long], [2, 2])
+    side_by_side(tasks_of([meeting.wait, long]))
     assert seen == [2]
 
 
@@ -115,7 +139,7 @@ def test_tasks_of_a_count_go_together_and_one_alone_stays_here():
     def task(number):
         return lambda: done.append((number, threading.get_ident() == here))
 
-    side_by_side([task(number) for number in range(6)], counts)
+    side_by_side([Task(task(n), counts[n], ENOUGH) for n in range(6)])
     assert sorted(done) == [(n, counts[n] != 3) for n in range(6)]
     assert [number for number, _ in done][:3] == [0, 4, 2]
 
@@ -127,7 +151,7 @@ def test_an_error_arrives_and_threads_are_given_back():
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        side_by_side([fail] * 4, [2] * 4)
+        side_by_side(tasks_of([fail] * 4))
     assert threads_of_a_new_thread() == 4
 
 
@@ -137,16 +161,59 @@ def test_inference_mode_goes_along():
 
     with torch.inference_mode():
         tensors = [torch.ones(2) for _ in range(4)]
-        side_by_side([tensor.zero_ for tensor in tensors], [2] * 4)
+        side_by_side(tasks_of(tensor.zero_ for tensor in tensors))
     assert all(float(tensor.sum()) == 0.0 for tensor in tensors)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_only_large_matrices_in_place_are_side_by_side(name):
-    """16 of 2 MB: two at a time are an eighth of all. Small ones are in stacks."""
+def test_only_what_is_stepped_in_place_is_side_by_side(name):
+    """Large matrices and stacks of small ones."""
     settings, expected = SETTINGS[name]
     assert optimizer_and_weights(**settings)[0].at_a_time([3]) == expected
-    assert optimizer_and_weights(SMALL, **settings)[0].at_a_time([3]) == 1
+    small = optimizer_and_weights((SMALL,) * 16, **settings)[0]
+    assert small.at_a_time(range(16)) == expected
+
+
+def test_what_takes_longest_begins():
+    """So that no thread has a long one left when the others are done."""
+    begun, multiplications = [], [1, 4, 2, 8, 4, 5]
+    meeting = threading.Barrier(2, timeout=30)
+
+    def task(number):
+        def run():
+            begun.append(number)
+            meeting.wait()
+
+        return Task(run, 2, multiplications[number] * ENOUGH)
+
+    side_by_side([task(number) for number in range(6)])
+    assert set(begun[:2]) == {3, 5}
+    assert set(begun[4:]) == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("multiplications", "shared"),
+    [
+        ((ENOUGH // 2, ENOUGH // 2), True),
+        ((ENOUGH // 2 - 1, ENOUGH // 2), False),  # too little for new threads
+        ((ENOUGH, 2 * ENOUGH), False),  # one would wait for the other
+        ((ENOUGH, 2 * ENOUGH, ENOUGH), True),
+    ],
+)
+def test_threads_are_begun_where_they_gain(multiplications, shared):
+    here, threads = threading.get_ident(), []
+
+    def run():
+        threads.append(threading.get_ident())
+
+    side_by_side([Task(run, 2, number) for number in multiplications])
+    assert (here not in threads) is shared
+
+
+def test_adamw_keeps_all_threads():
+    """It multiplies no matrices, and its memory is the limit."""
+    optimizer = optimizer_and_weights(routes={".*": "adamw"})[0]
+    assert (optimizer.at_a_time([0, 1]), optimizer.multiplications([0, 1])) == (1, 0)
 
 
 def test_master_copies_and_stateless_steps_are_one_after_the_other():
@@ -167,7 +234,6 @@ def test_master_copies_and_stateless_steps_are_one_after_the_other():
 @pytest.mark.parametrize(
     ("entries", "threads", "expected"),
     [
-        (256 * 256, 8, 1),  # small
         (1024 * 1024, 1, 1),  # a single thread
         (1024 * 1024, 3, 3),
         (1024 * 1024, 64, 8),  # no more than the lock of Python serves
@@ -181,16 +247,25 @@ def test_how_many_at_a_time(entries, threads, expected):
     import torch
 
     torch.set_num_threads(threads)
-    assert matrices_at_a_time(entries, 2**27) == expected
+    assert buckets_at_a_time(entries, 2**27) == expected
+
+
+def test_of_few_entries_more_may_be_at_work():
+    """Two full stacks of small ones, which are more than an eighth of all."""
+    full = LEAST_SMALL_STACKED_ON_CPU
+    assert buckets_at_a_time(full // 8, 4 * full) == 2
+    assert buckets_at_a_time(full, 4 * full) == 2
+    assert buckets_at_a_time(full, 8 * full) == 1
+    assert buckets_at_a_time(full, 16 * full) == 2
 
 
 def test_without_openmp_and_inside_of_a_compiler_none(monkeypatch):
     """Threads would not have settings of their own; a graph has no threads."""
     import torch
 
-    assert matrices_at_a_time(2**20, 2**27) == 4
+    assert buckets_at_a_time(2**20, 2**27) == 4
     with monkeypatch.context() as context:
         context.setattr(torch.backends.openmp, "is_available", lambda: False)
-        assert matrices_at_a_time(2**20, 2**27) == 1
+        assert buckets_at_a_time(2**20, 2**27) == 1
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert matrices_at_a_time(2**20, 2**27) == 1
+    assert buckets_at_a_time(2**20, 2**27) == 1
