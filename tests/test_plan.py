@@ -177,10 +177,10 @@ def test_after_compression_steps_share_in_bfloat16_too(dtype, lengths):
 
 @pytest.mark.parametrize(
     ("rows", "fused", "lengths"),
-    [(640, True, [3]), (640, False, [1, 2]), (624, True, [1, 2])],
+    [(576, True, [3]), (576, False, [1, 2]), (560, True, [1, 2])],
 )
 def test_in_bfloat16_all_share_where_rounded_once(rows, fused, lengths):
-    """A slope of 62, from 640 rows on; below and elsewhere it breaks the contract."""
+    """A slope of 62, from 576 rows on; below and elsewhere it breaks the contract."""
     plan = plan_for(rows, 2 * rows, SCHEDULES["auto"], "bfloat16", fused=fused)
     assert [len(s) for s in plan.segments] == lengths
 

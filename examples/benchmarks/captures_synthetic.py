@@ -22,7 +22,7 @@ LARGE_SHAPES = {"384": (384, 384), "384:1152": (384, 1152)} | {
 }
 
 # Where all steps after compression share a Gram matrix, in bfloat16 on torch too.
-LONG_SHAPES = {"768:1536": (768, 1536)}
+LONG_SHAPES = {"576:1152": (576, 1152), "768:1536": (768, 1536)}
 
 
 def synthetic(shapes: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, np.ndarray]:

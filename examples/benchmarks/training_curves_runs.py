@@ -181,4 +181,6 @@ TASKS = {
     "gpt384": _gpt(WIDE, WIDE_HEADS, 8),
     "convnet384": _wide_digits(lambda: wide_convnet(WIDE)),
     "vit384": _wide_digits(lambda: vit(WIDE, WIDE_HEADS)),
+    # From 576 on, its steps share one Gram matrix in bfloat16 too, on torch.
+    "gpt768": _gpt(2 * WIDE, 2 * WIDE_HEADS, 8),
 }
