@@ -85,7 +85,8 @@ class Muon(MatrixOptimizer):
             `MatrixView` or its axes; or the whole table, a list of `Route`.
         batched: Whether matrices of equal shape share one iteration. `"auto"` does so
             where steps are faster, or compile sooner; and on torch on a CPU it works
-            on several large matrices at a time, each by its share of torch's threads.
+            on several stacks or large matrices at a time, each by its share of torch's
+            threads.
         strict: Whether a matrix of an unknown layer is an error. If False, it goes to
             AdamW with a warning.
         nonfinite: What an infinite gradient, or one that is not a number, does.
