@@ -47,6 +47,19 @@ def multiplies_bfloat16(*, xla: bool = True) -> bool:
     return not xla and by_onednn and not _CPU_FLAGS.isdisjoint(cpu_flags())
 
 
+def rounds_sums_once() -> bool:
+    """Whether alpha C + beta A B of a narrow dtype is one kernel, and rounded once.
+
+    On torch it is, by oneDNN on CPUs and by cuBLAS on CUDA. Of other accelerators it is
+    not known, and the other backends multiply first.
+    """
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return not runs_on_accelerator() or torch.cuda.is_available()
+
+
 def cpu_flags() -> frozenset[str]:
     """Return the instruction sets that Linux lists; elsewhere none is known."""
     try:

@@ -6,7 +6,11 @@ import keras
 from keras import ops
 
 from keras_muon.compression import polar_factors
-from keras_muon.devices import multiplies_bfloat16, runs_on_accelerator
+from keras_muon.devices import (
+    multiplies_bfloat16,
+    rounds_sums_once,
+    runs_on_accelerator,
+)
 from keras_muon.in_turn import in_turn, in_turn_within
 from keras_muon.keras_ops import KerasOps, wide_dtype
 from keras_muon.messages import unknown_name
@@ -82,7 +86,6 @@ def planned(
         The plan.
     """
     *stack, fan_in, fan_out = shape
-    on_torch = keras.backend.backend() == "torch"
     alone = not runs_on_accelerator() and fan_in * fan_out > _largest_stacked(xla)
     if compute_dtype == "auto":
         together = bool(stack) and not alone
@@ -98,8 +101,8 @@ def planned(
         steps=steps,
         split=split,
         loop=_loop(xla and not differentiable) if stack and alone else "none",
-        panelled=alone and on_torch,
-        fused=on_torch,
+        panelled=alone and keras.backend.backend() == "torch",
+        fused=rounds_sums_once(),
     )
 
 

@@ -76,6 +76,17 @@ def test_torch_asks_a_gpu_for_native_bfloat16(monkeypatch, cuda, native, expecte
     assert devices.multiplies_bfloat16() is expected
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "cuda", "known"),
+    [(False, False, True), (True, True, True), (True, False, False)],
+)
+def test_sums_are_rounded_once_on_torch(monkeypatch, backend, accelerator, cuda, known):
+    """By oneDNN and cuBLAS; Metal, for one, may multiply first and add then."""
+    monkeypatch.setattr(devices, "runs_on_accelerator", lambda: accelerator)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    assert devices.rounds_sums_once() is (known and backend == "torch")
+
+
 @on_jax
 @pytest.mark.usefixtures("on_cpu")
 def test_xla_on_a_cpu_does_not_multiply_bfloat16(monkeypatch):
