@@ -81,18 +81,21 @@ def side_by_side(tasks: Sequence[Task]) -> None:
     ordered = sorted(tasks, key=lambda task: (task.at_a_time, -task.multiplications))
     for count, group in itertools.groupby(ordered, key=lambda task: task.at_a_time):
         alike = list(group)
-        count = min(count, len(alike))
-        if count > 1 and _pays([task.multiplications for task in alike], count):
-            _shared_out(alike, count)
+        workers = min(count, _even_workers([task.multiplications for task in alike]))
+        if workers > 1:
+            _shared_out(alike, workers)
             continue
         for task in alike:
             task.run()
 
 
-def _pays(multiplications: Sequence[int], workers: int) -> bool:
+def _even_workers(multiplications: Sequence[int]) -> int:
+    """Return among how many threads tasks can be shared out evenly; 1 if too little."""
     total = sum(multiplications)
-    even = max(multiplications) * workers <= MOST_UNEVEN * total
-    return even and total >= LEAST_SHARED_OUT
+    if total < LEAST_SHARED_OUT:
+        return 1
+    even = int(MOST_UNEVEN * total / max(multiplications))
+    return min(even, len(multiplications))
 
 
 def _shared_out(tasks: Sequence[Task], workers: int) -> None:

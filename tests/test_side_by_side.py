@@ -1,5 +1,6 @@
 """Buckets are updated side by side on torch, and nothing else changes."""
 
+import functools
 import threading
 
 import keras
@@ -192,22 +193,29 @@ def test_what_takes_longest_begins():
 
 
 @pytest.mark.parametrize(
-    ("multiplications", "shared"),
+    ("multiplications", "workers"),
     [
-        ((ENOUGH // 2, ENOUGH // 2), True),
-        ((ENOUGH // 2 - 1, ENOUGH // 2), False),  # too little for new threads
-        ((ENOUGH, 2 * ENOUGH), False),  # one would wait for the other
-        ((ENOUGH, 2 * ENOUGH, ENOUGH), True),
+        ((ENOUGH // 2, ENOUGH // 2), [2]),
+        ((ENOUGH // 2 - 1, ENOUGH // 2), []),  # too little for new threads
+        ((ENOUGH, 2 * ENOUGH), []),  # one would wait for the other
+        ((ENOUGH, 2 * ENOUGH, ENOUGH), [2]),
+        ((4 * ENOUGH, ENOUGH, 4 * ENOUGH, ENOUGH), [3]),
+        ((ENOUGH,) * 9, [4]),
     ],
 )
-def test_threads_are_begun_where_they_gain(multiplications, shared):
-    here, threads = threading.get_ident(), []
+def test_there_are_as_many_threads_as_gain(monkeypatch, multiplications, workers):
+    """Of four that there may be; all tasks are done by whom it may be."""
+    done, seen = [], []
+    real = sides._shared_out
 
-    def run():
-        threads.append(threading.get_ident())
+    def spy(tasks, count):
+        seen.append(count)
+        real(tasks, count)
 
-    side_by_side([Task(run, 2, number) for number in multiplications])
-    assert (here not in threads) is shared
+    monkeypatch.setattr(sides, "_shared_out", spy)
+    run = functools.partial(done.append, None)
+    side_by_side([Task(run, 4, number) for number in multiplications])
+    assert (seen, len(done)) == (workers, len(multiplications))
 
 
 def test_adamw_keeps_all_threads():
