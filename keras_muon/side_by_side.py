@@ -73,12 +73,12 @@ def buckets_at_a_time(entries: int, entries_of_all: int) -> int:
 
 
 def side_by_side(tasks: Sequence[Task]) -> None:
-    """Do tasks, several at a time, the longest first.
+    """Do tasks, several at a time, the longest first, or else in their order.
 
     Args:
         tasks: What to do. Gradients are not recorded where several are at work.
     """
-    ordered = sorted(tasks, key=lambda task: (task.at_a_time, -task.multiplications))
+    ordered = sorted(tasks, key=lambda task: task.at_a_time)
     for count, group in itertools.groupby(ordered, key=lambda task: task.at_a_time):
         alike = list(group)
         workers = min(count, _even_workers([task.multiplications for task in alike]))
@@ -102,7 +102,7 @@ def _shared_out(tasks: Sequence[Task], workers: int) -> None:
     import torch
 
     threads, inferring = torch.get_num_threads(), torch.is_inference_mode_enabled()
-    left = iter(tasks)
+    left = iter(sorted(tasks, key=lambda task: -task.multiplications))
 
     def work() -> None:
         # All of these are settings of a thread. That of Keras would be a GPU.

@@ -218,6 +218,14 @@ def test_there_are_as_many_threads_as_gain(monkeypatch, multiplications, workers
     assert (seen, len(done)) == (workers, len(multiplications))
 
 
+def test_one_at_a_time_they_keep_their_order():
+    """Where a graph is traced, each bucket waits for the one before."""
+    done = []
+    tasks = [Task(functools.partial(done.append, n), 1, n * ENOUGH) for n in range(4)]
+    side_by_side(tasks)
+    assert done == [0, 1, 2, 3]
+
+
 def test_adamw_keeps_all_threads():
     """It multiplies no matrices, and its memory is the limit."""
     optimizer = optimizer_and_weights(routes={".*": "adamw"})[0]
