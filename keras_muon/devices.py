@@ -50,14 +50,10 @@ def multiplies_bfloat16(*, xla: bool = True) -> bool:
 def rounds_sums_once() -> bool:
     """Whether alpha C + beta A B of a narrow dtype is one kernel, and rounded once.
 
-    On torch it is, by oneDNN on CPUs and by cuBLAS on CUDA. Of other accelerators it is
-    not known, and the other backends multiply first.
+    On torch it is on CPUs. On CUDA parts of a sum may be rounded before they are added,
+    of other accelerators it is not known, and the other backends multiply first.
     """
-    if keras.backend.backend() != "torch":
-        return False
-    import torch
-
-    return not runs_on_accelerator() or torch.cuda.is_available()
+    return keras.backend.backend() == "torch" and not runs_on_accelerator()
 
 
 def cpu_flags() -> frozenset[str]:

@@ -81,7 +81,7 @@ def _iteration(
     from keras import ops
 
     from keras_muon.planning import polar_factor
-    from keras_muon.side_by_side import Task, side_by_side
+    from keras_muon.side_by_side import LEAST_SHARED_OUT, Task, side_by_side
 
     # A copy, which the iteration may write into as into an update of the optimizer.
     function = carrying.compiled(
@@ -90,7 +90,8 @@ def _iteration(
     x = _random(together, plan.fan_in, plan.fan_out, "float32", 0)
     if at_a_time == 1:
         return lambda: carrying.wait(function(x))
-    tasks = [Task(functools.partial(function, x), at_a_time)] * at_a_time
+    run = functools.partial(function, x)
+    tasks = [Task(run, at_a_time, LEAST_SHARED_OUT)] * at_a_time
     return lambda: side_by_side(tasks)
 
 
