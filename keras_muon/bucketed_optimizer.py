@@ -9,7 +9,7 @@ keeps the base class of Keras 3.15 from working everywhere.
 import contextlib
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -73,21 +73,14 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         """
         raise NotImplementedError
 
-    def at_a_time(self, indices: Sequence[int]) -> int:
-        """Return how many buckets like this one may be updated side by side.
+    def task_of(self, indices: Sequence[int], run: Callable[[], None]) -> Task:
+        """Return the update of a bucket, and whether others may go beside it.
 
         Args:
             indices: Indices of the bucket's variables.
+            run: What updates them.
         """
-        return 1
-
-    def multiplications(self, indices: Sequence[int]) -> int:
-        """Return those of one product of each matrix, to begin with the longest.
-
-        Args:
-            indices: Indices of the bucket's variables.
-        """
-        return 0
+        return Task(run)
 
     def update_step(
         self, gradient: Tensor, variable: Variable, learning_rate: Tensor
@@ -169,8 +162,7 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             given = [grads[i] for i in bucket]
             arguments = (chosen, given, variables, learning_rate, before)
             update = functools.partial(self._update_after, *arguments)
-            sizes = (self.at_a_time(chosen), self.multiplications(chosen))
-            tasks.append(Task(update, *sizes))
+            tasks.append(self.task_of(chosen, update))
             before = variables if _is_large(variables) else before
         with _without_gradients():
             side_by_side(tasks)

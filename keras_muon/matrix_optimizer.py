@@ -1,6 +1,6 @@
 """Muon for matrices and AdamW for the rest: state, groups and plans."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ from keras_muon.route_source import RouteSource
 from keras_muon.routing import Route
 from keras_muon.saved_state import read_state, write_state
 from keras_muon.schedules import Schedule
-from keras_muon.side_by_side import buckets_at_a_time
+from keras_muon.side_by_side import Task, buckets_at_a_time
 from keras_muon.state import add_state, is_narrow, state_dtype
 from keras_muon.steps import step_by_adamw, step_matrices
 from keras_muon.torch_steps import writes_in_place
@@ -126,26 +126,18 @@ class MatrixOptimizer(BucketedOptimizer):
             self._groups[key] = self._grouped(indices)
         return self._groups[key]
 
-    def at_a_time(self, indices: Sequence[int]) -> int:
-        """Return how many buckets like this one are updated side by side, on torch."""
+    def task_of(self, indices: Sequence[int], run: Callable[[], None]) -> Task:
+        """Return the update of a bucket; on torch on a CPU others go beside it."""
         muon = self.routes[indices[0]].rule == "muon" and self.batched == "auto"
         if not muon or not writes_in_place(self, indices):
-            return 1
+            return Task(run)
         weight = self._trainable_variables[indices[0]].value
         if weight.device.type != "cpu":
-            return 1
-        return buckets_at_a_time(self._entries_of(indices), self._entries)
-
-    def multiplications(self, indices: Sequence[int]) -> int:
-        """Return those of one product of each matrix; AdamW has none."""
-        route = self.routes[indices[0]]
-        if route.rule != "muon":
-            return 0
-        view = route.matrix_view
-        return min(view.fan_in, view.fan_out) * self._entries_of(indices)
-
-    def _entries_of(self, indices: Sequence[int]) -> int:
-        return sum(self.routes[index].matrix_view.entries for index in indices)
+            return Task(run)
+        views = [self.routes[index].matrix_view for index in indices]
+        entries = sum(view.entries for view in views)
+        operations = self.plan_of(indices).flops * sum(view.batch for view in views)
+        return Task(run, buckets_at_a_time(entries, self._entries), operations)
 
     def update_bucket(
         self,

@@ -8,6 +8,7 @@ result too, within the contract of quality.
 """
 
 import dataclasses
+import functools
 from typing import Literal
 
 from keras_muon.admissible import Triple
@@ -93,7 +94,7 @@ class Plan:
         )
         return (*(compression or ()), *steps)
 
-    @property
+    @functools.cached_property
     def flops(self) -> float:
         """Floating-point operations of the products of one matrix."""
         return sum(product.flops for product in self.products)

@@ -8,7 +8,6 @@ threads.
 """
 
 import contextlib
-import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -16,20 +15,25 @@ from typing import NamedTuple
 import keras
 
 from keras_muon.batching import LEAST_SMALL_STACKED_ON_CPU
+from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
 
 # Of the entries of all matrices. What one needs beside its state takes 3.5 times its
 # bytes, so that these take less than half of those of the momenta.
 SHARE_AT_A_TIME = 1 / 8
 
-# Threads of Python hold its lock for 1 ms of the 15 or more that a matrix takes.
+# In a model of fewer entries a full stack alone takes more than that, and two may. A
+# stack is full once it passes its limit, by one kernel at most.
+FULL_STACK = LEAST_SMALL_STACKED_ON_CPU + LARGEST_STACKED_ON_CPU
+
+# Threads of Python hold its lock for 1 ms of the 15 or more that a large matrix takes.
 MOST_AT_A_TIME = 8
 
-# New threads take 2 ms. A step of so many multiplications per product takes 6 ms of two
-# cores without them; 126 matrices of 32 to 128 have twice as many, and gain a tenth.
-LEAST_SHARED_OUT = 2**25
+# New threads take 2 ms. A step of so many operations takes 6 ms of two cores without
+# them; 126 matrices of 32 to 128 take twice as many, and gain a tenth.
+LEAST_SHARED_OUT = 1e9
 
-# The longest task over what each thread has on average. Two tasks of 1 and 2 parts, at
-# 1.33, take half as long again as one after the other.
+# The thread that has most to do over what each has on average. Two tasks of 1 and 2
+# parts, at 1.33, take half as long again as one after the other.
 MOST_UNEVEN = 1.25
 
 
@@ -39,12 +43,12 @@ class Task(NamedTuple):
     Args:
         run: What to do.
         at_a_time: How many like it may be at work at a time.
-        multiplications: Of one product of each of its matrices.
+        operations: Of its matrix products.
     """
 
     run: Callable[[], object]
     at_a_time: int = 1
-    multiplications: int = 0
+    operations: float = 0.0
 
 
 def buckets_at_a_time(entries: int, entries_of_all: int) -> int:
@@ -65,44 +69,65 @@ def buckets_at_a_time(entries: int, entries_of_all: int) -> int:
     most = min(torch.get_num_threads(), MOST_AT_A_TIME)
     room = SHARE_AT_A_TIME * entries_of_all
     if room < LEAST_SMALL_STACKED_ON_CPU:
-        # Of so few entries a single full stack takes more than its share, and what is
-        # smaller keeps it company.
-        room = 2 * LEAST_SMALL_STACKED_ON_CPU
-        entries = max(entries, LEAST_SMALL_STACKED_ON_CPU)
+        room, entries = 2 * FULL_STACK, max(entries, FULL_STACK)
     return max(1, min(most, int(room / entries)))
 
 
 def side_by_side(tasks: Sequence[Task]) -> None:
-    """Do tasks, several at a time, the longest first, or else in their order.
+    """Do tasks, in their order, and then those that may have company.
 
     Args:
         tasks: What to do. Gradients are not recorded where several are at work.
     """
-    ordered = sorted(tasks, key=lambda task: task.at_a_time)
-    for count, group in itertools.groupby(ordered, key=lambda task: task.at_a_time):
-        alike = list(group)
-        workers = min(count, _even_workers([task.multiplications for task in alike]))
-        if workers > 1:
-            _shared_out(alike, workers)
-            continue
-        for task in alike:
+    for task in tasks:
+        if task.at_a_time == 1:
             task.run()
+    together = [task for task in tasks if task.at_a_time > 1]
+    workers = _workers(together) if together else 1
+    if workers > 1:
+        _shared_out(together, workers)
+        return
+    for task in together:
+        task.run()
 
 
-def _even_workers(multiplications: Sequence[int]) -> int:
-    """Return among how many threads tasks can be shared out evenly; 1 if too little."""
-    total = sum(multiplications)
+def _workers(tasks: Sequence[Task]) -> int:
+    """Return the most threads among which tasks are shared out well.
+
+    As many as divide those of torch, since all of them would wait for idle ones.
+    """
+    import torch
+
+    total = sum(task.operations for task in tasks)
     if total < LEAST_SHARED_OUT:
         return 1
-    even = int(MOST_UNEVEN * total / max(multiplications))
-    return min(even, len(multiplications))
+    threads = torch.get_num_threads()
+    most = min(task.at_a_time for task in tasks)
+    return max(
+        workers
+        for workers in range(1, most + 1)
+        if threads % workers == 0
+        and _longest(tasks, workers) * workers <= MOST_UNEVEN * total
+    )
+
+
+def _longest(tasks: Sequence[Task], workers: int) -> float:
+    """Return the operations of the thread that has most to do."""
+    loads = [0.0] * workers
+    for task in _longest_first(tasks):
+        loads[loads.index(min(loads))] += task.operations
+    return max(loads)
+
+
+def _longest_first(tasks: Sequence[Task]) -> list[Task]:
+    return sorted(tasks, key=lambda task: -task.operations)
 
 
 def _shared_out(tasks: Sequence[Task], workers: int) -> None:
     import torch
 
     threads, inferring = torch.get_num_threads(), torch.is_inference_mode_enabled()
-    left = iter(sorted(tasks, key=lambda task: -task.multiplications))
+    left = iter(_longest_first(tasks))
 
     def work() -> None:
         # All of these are settings of a thread. That of Keras would be a GPU.

@@ -7,7 +7,7 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 # Torch first: with TensorFlow in the process before it, its import has crashed.
-import torch  # noqa: F401
+import torch
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -66,6 +66,16 @@ def quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def four_threads():
+    """Torch's: more than any machine of tests may have, so that some can share them."""
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

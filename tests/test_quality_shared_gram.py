@@ -26,7 +26,7 @@ NEAREST = ("rank 1,", "rank m/16", "outer product", "row scales")
 
 @pytest.mark.parametrize("shape", LONG_SHAPES.values(), ids=str)
 def test_all_steps_share_one_gram_matrix(shape):
-    """What the contract below is about; split into panels on a CPU."""
+    """What the contract below is about; from 768 rows on in panels, on a CPU."""
     plan = planned(shape, SCHEDULES["auto"], None, "float32", "bfloat16")
     assert [len(s) for s in plan.segments] == [3]
 

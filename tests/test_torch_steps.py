@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_muon import Muon, steps
+from keras_muon import Muon, planning, steps
 
 pytestmark = pytest.mark.skipif(
     keras.backend.backend() != "torch", reason="only torch steps in place"
@@ -22,6 +22,7 @@ SETTINGS = {
     "own decay": {"adam_weight_decay": 0.3, "adam_learning_rate": 2e-3},
     "alone": {"batched": False},
     "rate of zero": {"learning_rate": 0.0},
+    "in one bucket, in turn": {"batched": True},
 }
 
 
@@ -53,7 +54,11 @@ def stepped(count=4, dtype="float32", **settings):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_both_forms_agree(monkeypatch, name):
     """Weights and state; the form without writing in place is that of all backends."""
+    if "in turn" in name:
+        monkeypatch.setattr(planning, "LARGEST_STACKED_ON_CPU", 100)
     weights, optimizer = stepped(**SETTINGS[name])
+    loops = {plan.loop for _, plan in optimizer.plans}
+    assert ("apart" in loops) is ("in turn" in name)
     monkeypatch.setattr(steps, "writes_in_place", lambda *_: False)
     expected, other = stepped(**SETTINGS[name])
     for weight, wanted in zip(weights, expected, strict=True):

@@ -37,7 +37,8 @@ def _works(optimizer: Any) -> dict[tuple[Any, int, int], int]:
     buckets = optimizer.buckets(range(len(optimizer.routes)))
     for bucket, (matrices, plan) in zip(buckets, optimizer.plans, strict=True):
         together = matrices if plan.loop == "none" else 1
-        counts[plan, together, optimizer.at_a_time(bucket)] += matrices
+        at_a_time = optimizer.task_of(bucket, lambda: None).at_a_time
+        counts[plan, together, at_a_time] += matrices
     return dict(counts)
 
 
