@@ -9,8 +9,8 @@ Rounding keeps factors from commuting, and a product of two matrices from symmet
 is mirrored and what is not, inside of a panel, would then differ, and the next product
 amplifies the difference: in bfloat16 three steps on one Gram matrix turned a matrix of
 rank 1 into an error of 2. So blocks on the diagonal become the mean of themselves and
-their mirror image. A matrix times itself needs none of it: only the order of sums, which
-is that of rounding in float32, can differ there.
+their mirror image. A matrix times itself needs none of it: only the order of sums can
+differ there, and sums are of float32.
 """
 
 from typing import Any
