@@ -20,6 +20,8 @@ on_tensorflow = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow's way to tell"
 )
 
+VECTORS = {"avx512_bf16": True, "amx_bf16": False}
+
 
 @pytest.fixture
 def on_cpu(monkeypatch):
@@ -36,15 +38,19 @@ def on_accelerator(monkeypatch):
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
     [
-        ({"avx512_bf16": True, "amx_bf16": False}, True),
+        (VECTORS, True),
         ({"avx512_bf16": False, "amx_bf16": True}, True),
         ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, False),
         ({"neon": True}, False),
+        ({**VECTORS, "avx512_fp16": True, "cpu_name": "Intel Xeon"}, False),
+        ({**VECTORS, "avx512_fp16": False, "cpu_name": "Intel Xeon"}, True),
+        ({**VECTORS, "avx512_fp16": True, "cpu_name": "AMD Zen 6"}, True),
+        ({"amx_bf16": True, "avx512_fp16": True, "cpu_name": "Intel Xeon"}, True),
     ],
     ids=str,
 )
 def test_torch_follows_the_instructions_of_the_cpu(monkeypatch, capabilities, expected):
-    """Either kind of bfloat16 instructions is enough; others do not count."""
+    """Either kind of bfloat16 instructions is enough, unless it is the slow one."""
     monkeypatch.setattr(
         torch.cpu, "get_capabilities", lambda: capabilities, raising=False
     )
@@ -87,7 +93,7 @@ def test_sums_are_rounded_once_on_torch_on_cpus(monkeypatch, backend, accelerato
 @pytest.mark.usefixtures("on_cpu")
 def test_xla_on_a_cpu_does_not_multiply_bfloat16(monkeypatch):
     """Whatever instructions the CPU has."""
-    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(devices, "cpu_features", lambda: frozenset({"avx512_bf16"}))
     assert devices.multiplies_bfloat16() is False
     assert devices.multiplies_bfloat16(xla=False) is False
 
@@ -123,6 +129,10 @@ def test_jax_asks_an_accelerator(monkeypatch, device, expected):
         ("amx_bf16", False, "1", True),
         ("avx512f avx2", False, "1", False),
         ("", False, "1", False),
+        ("GenuineIntel avx512_bf16 avx512_fp16", False, "1", False),
+        ("GenuineIntel avx512_bf16", False, "1", True),
+        ("GenuineIntel avx512_bf16 avx512_fp16 amx_bf16", False, "1", True),
+        ("AuthenticAMD avx512_bf16 avx512_fp16", False, "1", True),
         ("avx512_bf16", True, "1", False),
         ("avx512_bf16", False, "0", False),
     ],
@@ -133,7 +143,7 @@ def test_tensorflow_without_xla_follows_the_cpu(
 ):
     """XLA converts each time, and without oneDNN nothing is fast."""
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
-    monkeypatch.setattr(devices, "cpu_flags", lambda: frozenset(flags.split()))
+    monkeypatch.setattr(devices, "cpu_features", lambda: frozenset(flags.split()))
     assert devices.multiplies_bfloat16(xla=xla) is expected
 
 
@@ -163,13 +173,18 @@ def test_tensorflow_asks_an_accelerator(monkeypatch, details, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("processor: 0\nflags\t\t: fpu avx512_bf16\nbugs: x\n", ["fpu", "avx512_bf16"]),
+        (
+            "processor: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16\n\n"
+            "processor: 1\nflags\t\t: other\n",
+            ["GenuineIntel", "fpu", "avx512_bf16"],
+        ),
+        ("processor: 0\nflags: fpu\nbugs: x\n", ["fpu"]),
         ("processor: 0\nFeatures: fp asimd\n", []),
         (None, []),
     ],
 )
 def test_linux_lists_instruction_sets(monkeypatch, text, expected):
-    """Other processors and systems list none."""
+    """With the vendor, of the first core; other processors and systems list none."""
 
     def read(path, encoding):
         assert str(path) == "/proc/cpuinfo"
@@ -178,7 +193,7 @@ def test_linux_lists_instruction_sets(monkeypatch, text, expected):
         return text
 
     monkeypatch.setattr(devices.Path, "read_text", read)
-    assert devices.cpu_flags() == set(expected)
+    assert devices.cpu_features() == set(expected)
 
 
 @pytest.mark.parametrize(
