@@ -9,13 +9,14 @@ from keras import ops
 from keras_muon.adamw import refuse_what_vanishes
 from keras_muon.batching import Batched, stacks
 from keras_muon.bucketed_optimizer import BucketedOptimizer
+from keras_muon.freed_memory import keep_freed_memory
 from keras_muon.plan import Plan
 from keras_muon.planning import planned
 from keras_muon.route_source import RouteSource
 from keras_muon.routing import Route
 from keras_muon.saved_state import read_state, write_state
 from keras_muon.schedules import Schedule
-from keras_muon.side_by_side import Task, buckets_at_a_time
+from keras_muon.side_by_side import Task, matrices_at_a_time
 from keras_muon.state import add_state, is_narrow, state_dtype
 from keras_muon.steps import step_by_adamw, step_matrices
 from keras_muon.torch_steps import writes_in_place
@@ -52,6 +53,7 @@ class MatrixOptimizer(BucketedOptimizer):
         routes = self._route_source.resolve(variables)
         self._check_constants(variables, routes)
         super().build(variables)
+        keep_freed_memory()
         object.__setattr__(self, "_routes", tuple(routes))
         # Decided once, not at every step of eager torch.
         object.__setattr__(self, "_groups", {})
@@ -127,17 +129,17 @@ class MatrixOptimizer(BucketedOptimizer):
         return self._groups[key]
 
     def task_of(self, indices: Sequence[int], run: Callable[[], None]) -> Task:
-        """Return the update of a bucket; on torch on a CPU others go beside it."""
-        muon = self.routes[indices[0]].rule == "muon" and self.batched == "auto"
-        if not muon or not writes_in_place(self, indices):
+        """Return the update of a bucket; beside a large matrix others go, on torch."""
+        route = self.routes[indices[0]]
+        alone = route.rule == "muon" and len(indices) == 1 and self.batched == "auto"
+        if not alone or not writes_in_place(self, indices):
             return Task(run)
         weight = self._trainable_variables[indices[0]].value
         if weight.device.type != "cpu":
             return Task(run)
-        views = [self.routes[index].matrix_view for index in indices]
-        entries = sum(view.entries for view in views)
-        operations = self.plan_of(indices).flops * sum(view.batch for view in views)
-        return Task(run, buckets_at_a_time(entries, self._entries), operations)
+        view = route.matrix_view
+        at_a_time = matrices_at_a_time(view.entries, self._entries)
+        return Task(run, at_a_time, self.plan_of(indices).flops * view.batch)
 
     def update_bucket(
         self,

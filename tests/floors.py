@@ -69,6 +69,7 @@ FLOORS = {
     "keras_muon.export.target": 4.05,
     "keras_muon.find_model": 2.1,
     "keras_muon.gradients": 2.1,
+    "keras_muon.freed_memory": 2.0,
     "keras_muon.in_turn": 2.0,
     "keras_muon.keras_hub_views": 2.0,
     "keras_muon.keras_ops": 2.05,

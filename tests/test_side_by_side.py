@@ -1,12 +1,11 @@
-"""Buckets are updated side by side on torch, and nothing else changes."""
+"""Large matrices are updated side by side on torch, and nothing else changes."""
 
 import keras
 import numpy as np
 import pytest
 
-from keras_muon import Muon, matrix_optimizer
+from keras_muon import MatrixView, Muon, matrix_optimizer
 from keras_muon import side_by_side as sides
-from keras_muon.batching import LEAST_SMALL_STACKED_ON_CPU
 
 pytestmark = [
     pytest.mark.usefixtures("four_threads"),
@@ -47,21 +46,16 @@ def stepped(**settings):
 
 
 @pytest.mark.parametrize("nesterov", [True, False])
-@pytest.mark.parametrize(
-    "shapes", [(LARGE,) * 16, ((96, 96), (96, 120)) * 24], ids=["large", "in stacks"]
-)
-def test_weights_and_state_are_those_of_one_after_another(
-    monkeypatch, shapes, nesterov
-):
+def test_weights_and_state_are_those_of_one_after_another(monkeypatch, nesterov):
     """Sums differ in order where an operation has several threads, no more."""
-    settings = {"shapes": shapes, "nesterov": nesterov}
+    settings = {"nesterov": nesterov}
     shared, together = [], []
     real = sides._shared_out
     with monkeypatch.context() as context:
         context.setattr(sides, "_shared_out", lambda *a: shared.append(real(*a)))
         together = stepped(**settings)
     assert shared == [None] * 3
-    monkeypatch.setattr(matrix_optimizer, "buckets_at_a_time", lambda *_: 1)
+    monkeypatch.setattr(matrix_optimizer, "matrices_at_a_time", lambda *_: 1)
     for value, wanted in zip(together, stepped(**settings), strict=True):
         # None seen. A factor rounded to the next number of bfloat16 is 1e-5 off; the
         # steps move an entry by 3e-3.
@@ -74,24 +68,14 @@ def task_of(optimizer, indices):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_only_what_is_stepped_in_place_is_side_by_side(name):
-    """Large matrices and stacks of small ones."""
+    """Large matrices, each in a bucket of its own."""
     settings, expected = SETTINGS[name]
     large = optimizer_and_weights(**settings)[0]
-    assert task_of(large, [3]).at_a_time == expected
-    small = optimizer_and_weights((SMALL,) * 16, **settings)[0]
-    assert task_of(small, range(16)).at_a_time == expected
-
-
-@pytest.mark.parametrize("extent", [64, 96, 192])
-def test_full_stacks_are_two_at_a_time(extent):
-    """Also those whose last matrix passes the limit; until they are many."""
-    count = 2 * LEAST_SMALL_STACKED_ON_CPU // extent**2 + 2
-    optimizer = optimizer_and_weights(((extent, extent),) * count)[0]
-    first, *_ = buckets = optimizer.buckets(range(count))
-    assert len(first) * extent**2 >= LEAST_SMALL_STACKED_ON_CPU
-    assert {task_of(optimizer, bucket).at_a_time for bucket in buckets} == {2}
-    object.__setattr__(optimizer, "_entries", 8 * LEAST_SMALL_STACKED_ON_CPU)
-    assert task_of(optimizer, first).at_a_time == 1
+    bucket = next(bucket for bucket in large.buckets(range(16)) if 3 in bucket)
+    assert task_of(large, bucket).at_a_time == expected
+    small = optimizer_and_weights((SMALL,) * 640, **settings)[0]
+    for bucket in small.buckets(range(640)):
+        assert task_of(small, bucket).at_a_time == 1
 
 
 def test_adamw_keeps_all_threads():
@@ -100,12 +84,15 @@ def test_adamw_keeps_all_threads():
     assert (task.at_a_time, task.operations) == (1, 0.0)
 
 
-def test_operations_are_those_of_the_plans():
-    """Of every matrix in a stack."""
-    optimizer = optimizer_and_weights((SMALL,) * 16)[0]
+def test_operations_are_those_of_the_plan():
+    """Of every matrix that a kernel has."""
+    rng = np.random.default_rng(5)
+    weight = keras.Variable(rng.normal(size=(3, 320, 260)), name="w")
+    optimizer = Muon(1e-2, routes={".*": MatrixView.of_last_axes((3, 320, 260))})
+    optimizer.build([weight])
     ((count, plan),) = optimizer.plans
-    assert task_of(optimizer, range(16)).operations == 16 * plan.flops
-    assert count == 16
+    assert count == 3
+    assert task_of(optimizer, [0]).operations == 3 * plan.flops
 
 
 def test_master_copies_and_stateless_steps_are_one_after_the_other(monkeypatch):

@@ -8,9 +8,8 @@ import pytest
 
 from keras_muon import side_by_side as sides
 from keras_muon.side_by_side import (
-    LEAST_SHARED_OUT,
     Task,
-    buckets_at_a_time,
+    matrices_at_a_time,
     side_by_side,
 )
 
@@ -21,12 +20,9 @@ pytestmark = [
     ),
 ]
 
-# Operations of tasks that are worth threads.
-ENOUGH = LEAST_SHARED_OUT
-
 
 def tasks_of(runs, at_a_time=2):
-    return [Task(run, at_a_time, ENOUGH) for run in runs]
+    return [Task(run, at_a_time, 1.0) for run in runs]
 
 
 def threads_of_a_new_thread():
@@ -101,7 +97,7 @@ def test_what_takes_longest_begins():
             begun.append(number)
             meeting.wait()
 
-        return Task(run, 2, operations[number] * ENOUGH)
+        return Task(run, 2, operations[number])
 
     side_by_side([task(number) for number in range(6)])
     assert set(begun[:2]) == {3, 5}
@@ -111,8 +107,7 @@ def test_what_takes_longest_begins():
 @pytest.mark.parametrize(
     ("operations", "at_a_time", "workers"),
     [
-        ((0.5, 0.5), 4, [2]),
-        ((0.4, 0.5), 4, []),  # too little for new threads
+        ((1, 1), 4, [2]),
         ((1, 2), 4, []),  # one would wait for the other
         ((1, 2, 1), 4, [2]),
         ((1,) * 9, 4, [2]),  # four threads would do 3 each of 2.25
@@ -131,7 +126,7 @@ def test_there_are_as_many_threads_as_gain(monkeypatch, operations, at_a_time, w
 
     monkeypatch.setattr(sides, "_shared_out", spy)
     run = functools.partial(done.append, None)
-    side_by_side([Task(run, at_a_time, number * ENOUGH) for number in operations])
+    side_by_side([Task(run, at_a_time, number) for number in operations])
     assert (seen, len(done)) == (workers, len(operations))
 
 
@@ -141,7 +136,7 @@ def test_who_needs_all_threads_is_done_before(monkeypatch):
     shared = []
     monkeypatch.setattr(sides, "_shared_out", lambda *a: shared.append(a))
     tasks = [
-        Task(functools.partial(done.append, n), count, (5 - n) * ENOUGH)
+        Task(functools.partial(done.append, n), count, 5 - n)
         for n, count in enumerate(counts)
     ]
     side_by_side(tasks)
@@ -152,6 +147,7 @@ def test_who_needs_all_threads_is_done_before(monkeypatch):
 @pytest.mark.parametrize(
     ("entries", "threads", "expected"),
     [
+        (256 * 256, 4, 1),  # small
         (1024 * 1024, 1, 1),  # a single thread
         (1024 * 1024, 3, 3),
         (1024 * 1024, 64, 8),  # no more than the lock of Python serves
@@ -165,16 +161,16 @@ def test_how_many_at_a_time(entries, threads, expected):
     import torch
 
     torch.set_num_threads(threads)
-    assert buckets_at_a_time(entries, 2**27) == expected
+    assert matrices_at_a_time(entries, 2**27) == expected
 
 
 def test_without_openmp_and_inside_of_a_compiler_none(monkeypatch):
     """Threads would not have settings of their own; a graph has no threads."""
     import torch
 
-    assert buckets_at_a_time(2**20, 2**27) == 4
+    assert matrices_at_a_time(2**20, 2**27) == 4
     with monkeypatch.context() as context:
         context.setattr(torch.backends.openmp, "is_available", lambda: False)
-        assert buckets_at_a_time(2**20, 2**27) == 1
+        assert matrices_at_a_time(2**20, 2**27) == 1
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert buckets_at_a_time(2**20, 2**27) == 1
+    assert matrices_at_a_time(2**20, 2**27) == 1

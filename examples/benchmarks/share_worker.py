@@ -81,8 +81,12 @@ def _iteration(
 ) -> Callable[[], None]:
     from keras import ops
 
+    from keras_muon.freed_memory import keep_freed_memory
     from keras_muon.planning import polar_factor
-    from keras_muon.side_by_side import LEAST_SHARED_OUT, Task, side_by_side
+    from keras_muon.side_by_side import Task, side_by_side
+
+    # As an optimizer does when it is built.
+    keep_freed_memory()
 
     # A copy, which the iteration may write into as into an update of the optimizer.
     function = carrying.compiled(
@@ -92,7 +96,7 @@ def _iteration(
     if at_a_time == 1:
         return lambda: carrying.wait(function(x))
     run = functools.partial(function, x)
-    tasks = [Task(run, at_a_time, LEAST_SHARED_OUT)] * at_a_time
+    tasks = [Task(run, at_a_time, plan.flops)] * at_a_time
     return lambda: side_by_side(tasks)
 
 
