@@ -17,6 +17,9 @@ from workers import Options, answered
 # so that the call itself takes no time; but not more often than this.
 ENOUGH_FLOPS, MOST_REPEATS = 5e8, 16
 
+# Threads begin once in a step: each has as many matrices as of 4 blocks of GPT-2 small.
+MATRICES_OF_A_THREAD = 8
+
 
 def measured(backend: str, options: Options) -> dict[str, Any]:
     """Return seconds of every plan's iteration, and of its products.
@@ -51,7 +54,8 @@ def _timed(
         dtype = plan.compute_dtype if product.itemsize == _itemsize(plan) else "float32"
         extents = (product.rows, product.inner, product.columns)
         counts[extents, dtype] += product.share
-    functions = {"iteration": _iteration(plan, together, at_a_time, carrying)}
+    iteration, iterations = _iteration(plan, together, at_a_time, carrying)
+    functions = {"iteration": iteration}
     repeats = {}
     for kind in counts:
         functions[str(kind)], repeats[kind] = _product(*kind, together, carrying)
@@ -65,7 +69,7 @@ def _timed(
         "words": [shape, str(together * at_a_time), plan.compute_dtype],
         "matrices": matrices,
         "calls": matrices // together,
-        "seconds": [seconds / at_a_time for seconds in times["iteration"]],
+        "seconds": [seconds / iterations for seconds in times["iteration"]],
         "seconds of products": of_products,
     }
 
@@ -78,7 +82,8 @@ def _itemsize(plan: Any) -> int:
 
 def _iteration(
     plan: Any, together: int, at_a_time: int, carrying: Carrier
-) -> Callable[[], None]:
+) -> tuple[Callable[[], None], int]:
+    """Return a function of several iterations, and of how many."""
     from keras import ops
 
     from keras_muon.freed_memory import keep_freed_memory
@@ -88,16 +93,16 @@ def _iteration(
     # As an optimizer does when it is built.
     keep_freed_memory()
 
-    # A copy, which the iteration may write into as into an update of the optimizer.
-    function = carrying.compiled(
-        lambda x: polar_factor(ops.copy(x), plan, overwrites=True)
-    )
+    function = carrying.compiled(lambda x: polar_factor(x, plan, overwrites=True))
     x = _random(together, plan.fan_in, plan.fan_out, "float32", 0)
-    if at_a_time == 1:
-        return lambda: carrying.wait(function(x))
-    run = functools.partial(function, x)
-    tasks = [Task(run, at_a_time, plan.flops)] * at_a_time
-    return lambda: side_by_side(tasks)
+    count = at_a_time * MATRICES_OF_A_THREAD if at_a_time > 1 else 1
+    # Torch writes into them, as into updates of the optimizer: each turn begins with
+    # what the one before has left.
+    runs = [functools.partial(function, ops.copy(x)) for _ in range(count)]
+    if count == 1:
+        return (lambda: carrying.wait(runs[0]())), 1
+    tasks = [Task(run, at_a_time, plan.flops) for run in runs]
+    return (lambda: side_by_side(tasks)), count
 
 
 def _product(
