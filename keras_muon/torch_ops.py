@@ -36,7 +36,10 @@ class TorchOps(KerasOps):
         return a.mT @ b if turned == "left" else a @ b.mT
 
     def combined(self, alpha: float, x: Tensor, beta: float, y: Tensor) -> Tensor:
-        return self.scaled(alpha, x).add(y, alpha=beta)
+        if alpha == 1.0:
+            return x.add(y, alpha=beta)
+        # Into what is new anyhow: another new matrix takes as long as both operations.
+        return (x * alpha).add_(y, alpha=beta)
 
     def scaled(self, alpha: float, x: Tensor) -> Tensor:
         # `keras.ops.multiply` would round alpha to float32 on torch.
