@@ -76,10 +76,15 @@ def stacks(
     for position, (view, dtype) in enumerate(zip(views, dtypes, strict=True)):
         kind = (*_kind(view), dtype)
         entries[kind] = entries.get(kind, 0) + view.entries
-        stack = (entries[kind] - view.entries) // limits[_is_small(view)]
+        stack = (entries[kind] - view.entries) // limits[is_small(view)]
         place = _place(view, batched, position, stack)
         groups.setdefault((*kind, place), []).append(position)
     return list(groups.values())
+
+
+def is_small(view: MatrixView) -> bool:
+    """Whether on a CPU a stack of matrices is faster than one after the other."""
+    return view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU
 
 
 def one_orientation(views: Sequence[MatrixView]) -> list[MatrixView]:
@@ -133,11 +138,7 @@ def per_matrix(
 def _kind(view: MatrixView) -> tuple[int, int]:
     """Return the extents of the matrices that may share a stack with these."""
     fans = (view.fan_in, view.fan_out)
-    return (min(fans), max(fans)) if _is_small(view) else fans
-
-
-def _is_small(view: MatrixView) -> bool:
-    return view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU
+    return (min(fans), max(fans)) if is_small(view) else fans
 
 
 def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int:
@@ -153,7 +154,7 @@ def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int
         return 0 if batched else position
     # Eager torch has no graph to keep small.
     eager = keras.backend.backend() == "torch" and not runs_on_accelerator()
-    return position if eager and not _is_small(view) else stack
+    return position if eager and not is_small(view) else stack
 
 
 def _most_stacked(views: Sequence[MatrixView], xla: bool, small: bool) -> int:

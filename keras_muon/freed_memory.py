@@ -3,8 +3,8 @@
 The C library of Linux returns freed memory to the system beyond twice the largest block
 that was ever freed, and pages that come back are cleared one by one. Temporaries of a
 step are many blocks of equal size, so that all of them would go and come at each step:
-10 to 25 % of its time on torch, which asks the C library for each tensor. Once a larger
-block was freed, as models of some size do by themselves, they stay.
+a fifth of its time on torch, which asks the C library for each tensor, where matrices
+are small. Once a larger block was freed, as many models do by themselves, they stay.
 
 Source: mallopt(3), M_MMAP_THRESHOLD, "dynamic adjustment".
 """

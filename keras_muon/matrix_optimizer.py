@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from keras_muon.adamw import refuse_what_vanishes
-from keras_muon.batching import Batched, stacks
+from keras_muon.batching import Batched, is_small, stacks
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.freed_memory import keep_freed_memory
 from keras_muon.plan import Plan
@@ -134,10 +134,9 @@ class MatrixOptimizer(BucketedOptimizer):
         alone = route.rule == "muon" and len(indices) == 1 and self.batched == "auto"
         if not alone or not writes_in_place(self, indices):
             return Task(run)
-        weight = self._trainable_variables[indices[0]].value
-        if weight.device.type != "cpu":
+        view, weight = route.matrix_view, self._trainable_variables[indices[0]].value
+        if is_small(view) or weight.device.type != "cpu":
             return Task(run)
-        view = route.matrix_view
         at_a_time = matrices_at_a_time(view.entries, self._entries)
         return Task(run, at_a_time, self.plan_of(indices).flops * view.batch)
 

@@ -17,8 +17,6 @@ from typing import NamedTuple
 
 import keras
 
-from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
-
 # Of the entries of all matrices. What one needs beside its state takes 3.5 times its
 # bytes, so that these take less than half of those of the momenta.
 SHARE_AT_A_TIME = 1 / 8
@@ -53,14 +51,12 @@ def matrices_at_a_time(entries: int, entries_of_all: int) -> int:
         entries_of_all: Entries of all matrices.
 
     Returns:
-        1 for small ones; where torch has a single thread, or would not keep its
-        settings apart by thread; and while it compiles.
+        1 where torch has a single thread, or would not keep its settings apart by
+        thread; and while it compiles.
     """
     import torch
 
-    if entries <= LARGEST_STACKED_ON_CPU or torch.compiler.is_compiling():
-        return 1
-    if not torch.backends.openmp.is_available():
+    if torch.compiler.is_compiling() or not torch.backends.openmp.is_available():
         return 1
     most = min(torch.get_num_threads(), MOST_AT_A_TIME)
     return max(1, min(most, int(SHARE_AT_A_TIME * entries_of_all / entries)))

@@ -73,9 +73,16 @@ def test_only_what_is_stepped_in_place_is_side_by_side(name):
     large = optimizer_and_weights(**settings)[0]
     bucket = next(bucket for bucket in large.buckets(range(16)) if 3 in bucket)
     assert task_of(large, bucket).at_a_time == expected
-    small = optimizer_and_weights((SMALL,) * 640, **settings)[0]
-    for bucket in small.buckets(range(640)):
-        assert task_of(small, bucket).at_a_time == 1
+    stack = optimizer_and_weights((SMALL,) * 16, **settings)[0]
+    assert task_of(stack, range(16)).at_a_time == 1
+
+
+def test_kernels_of_small_matrices_are_one_after_the_other():
+    """However many matrices a kernel has."""
+    view = MatrixView.of_last_axes((32, *SMALL))
+    kernels = ((32, *SMALL),) * 16
+    optimizer = optimizer_and_weights(kernels, routes={".*": view})[0]
+    assert task_of(optimizer, [3]).at_a_time == 1
 
 
 def test_adamw_keeps_all_threads():
