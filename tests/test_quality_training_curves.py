@@ -54,7 +54,7 @@ def test_a_run_tells_which_matrices_were_compressed():
     assert one_run(task, 0, Length(1, 1), {"schedule": "jordan"}).compressed == 0
 
 
-@pytest.mark.parametrize("name", ["gpt384", "convnet384", "vit384"])
+@pytest.mark.parametrize("name", ["gpt384", "convnet384", "vit384", "gpt768"])
 def test_most_matrices_of_the_wide_models_are_compressed(name):
     model = TASKS[name].build()
     optimizer = Muon.for_model(model)
