@@ -8,7 +8,7 @@ import keras
 # Instruction sets of x86 that multiply bfloat16: units of their own, and a part of
 # AVX-512. Processors of Intel that have float16 beside the latter (Sapphire Rapids and
 # later) leave bfloat16 to the former. Where a hypervisor hides those, a step of GPT-2
-# takes 1.7 times as long with it as in float32. On an EPYC of AMD, products take 1 / 2.3.
+# takes 1.7 times as long with it as in float32; on an EPYC, products take 1 / 2.3.
 _UNITS, _VECTORS = "amx_bf16", "avx512_bf16"
 _SLOW_VECTORS = frozenset({"GenuineIntel", "avx512_fp16"})
 
