@@ -105,6 +105,9 @@ class KerasOps:
         rows = ops.sum(squares, axis=-1, keepdims=True)
         return ops.sqrt(ops.sum(rows, axis=-2, keepdims=True))
 
+    def plain_norm(self, x: Tensor) -> Tensor | None:
+        return None
+
     def cast(self, x: Tensor, dtype: str) -> Tensor:
         return ops.cast(x, dtype)
 

@@ -95,6 +95,12 @@ class MatrixOps(Protocol):
         large matrix loses three digits. Narrow dtypes are summed in float32.
         """
 
+    def plain_norm(self, x: Matrix) -> Matrix | None:
+        """Return |X|_F of matrices whose squares neither overflow nor vanish.
+
+        None where those of a matrix do, and where values are not there to be looked at.
+        """
+
     def cast(self, x: Matrix, dtype: str) -> Matrix:
         """Return X in another dtype."""
 

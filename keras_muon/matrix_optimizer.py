@@ -17,6 +17,7 @@ from keras_muon.routing import Route
 from keras_muon.saved_state import read_state, write_state
 from keras_muon.schedules import Schedule
 from keras_muon.side_by_side import Task, matrices_at_a_time
+from keras_muon.stacked_momenta import StackedMomenta
 from keras_muon.state import add_state, is_narrow, state_dtype
 from keras_muon.steps import step_by_adamw, step_matrices
 from keras_muon.torch_steps import writes_in_place
@@ -58,6 +59,7 @@ class MatrixOptimizer(BucketedOptimizer):
         # Decided once, not at every step of eager torch.
         object.__setattr__(self, "_groups", {})
         object.__setattr__(self, "_plans", {})
+        object.__setattr__(self, "_stacked_momenta", {})
         views = [route.matrix_view for route in routes if route.rule == "muon"]
         object.__setattr__(self, "_entries", sum(view.entries for view in views))
         self._momenta, self._velocities, self._masters = [], [], []
@@ -164,6 +166,29 @@ class MatrixOptimizer(BucketedOptimizer):
         state = (self._momenta[index], self._velocities[index])
         return [variable for variable in state if variable is not None]
 
+    def stacked_momenta(self, indices: Sequence[int]) -> StackedMomenta | None:
+        """Return the momenta of a bucket as one tensor, on torch.
+
+        Args:
+            indices: Indices of the bucket's variables.
+
+        Returns:
+            None where they are no stack: of a bucket that lacks a gradient, where
+            matrices follow each other, and while torch compiles.
+        """
+        import torch
+
+        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+            return None
+        key, known = tuple(indices), self._stacked_momenta
+        if not known:
+            whole = self.buckets(range(len(self.routes)))
+            known |= {tuple(bucket): self._stacked(bucket) for bucket in whole}
+        momenta = known.get(key)
+        if momenta is not None and not momenta.holds():
+            momenta = known[key] = self._stacked(indices)
+        return momenta
+
     def master_of(self, index: int) -> Variable | None:
         """Return the float32 copy of a float16 or bfloat16 variable."""
         return self._masters[index]
@@ -194,6 +219,15 @@ class MatrixOptimizer(BucketedOptimizer):
         pairs = zip(variables, routes, strict=True)
         for dtype in {state_dtype(v) for v, route in pairs if route.rule == "adamw"}:
             refuse_what_vanishes(constants, dtype)
+
+    def _stacked(self, indices: Sequence[int]) -> StackedMomenta | None:
+        """Put the momenta of a bucket into a stack, where that is possible."""
+        matrices = self.routes[indices[0]].rule == "muon" and len(indices) > 1
+        if not matrices or self.plan_of(indices).loop != "none":
+            return None
+        views = [self.routes[index].matrix_view for index in indices]
+        values = [self._momenta[index].value for index in indices]
+        return StackedMomenta.of(values, views)
 
     def _grouped(self, indices: Sequence[int]) -> list[list[int]]:
         matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]

@@ -42,25 +42,53 @@ def polar_factors(
     """
 
     def scaled(matrices: Tensor) -> Tensor:
-        factor = polar_factor(matrices, plan, overwrites=overwrites)
-        if scale is None:
-            return factor
-        if overwrites:
-            # New memory of a wider dtype takes a tenth of a step of small matrices.
-            return matrices.copy_(factor).mul_(scale)
-        return ops.cast(factor, matrices.dtype) * scale
+        return scaled_factors(matrices, plan, scale, overwrites=overwrites)
 
-    matrices = [to_matrices(u, v) for u, v in zip(updates, views, strict=True)]
     if plan.loop == "apart" and all(view.batch == 1 for view in views):
+        matrices = [to_matrices(u, v) for u, v in zip(updates, views, strict=True)]
         factors = in_turn(matrices, scaled)
         return [from_matrices(f, v) for f, v in zip(factors, views, strict=True)]
-    stack = matrices[0] if len(matrices) == 1 else stacked(matrices)
+    stack = stack_of(updates, views)
     if due is None:
-        return _unstacked(scaled(stack), views)
-    return _unstacked(ops.cond(due, lambda: scaled(stack), lambda: stack), views)
+        return kernels_of(scaled(stack), views)
+    return kernels_of(ops.cond(due, lambda: scaled(stack), lambda: stack), views)
 
 
-def _unstacked(stack: Tensor, views: Sequence[MatrixView]) -> list[Tensor]:
+def stack_of(kernels: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:
+    """Return the matrices of kernels as one stack; of one kernel, no copy if possible.
+
+    Args:
+        kernels: Tensors of one dtype.
+        views: Their matrix views, all with the same fan_in and fan_out.
+    """
+    matrices = [to_matrices(k, v) for k, v in zip(kernels, views, strict=True)]
+    return matrices[0] if len(matrices) == 1 else stacked(matrices)
+
+
+def scaled_factors(
+    matrices: Tensor, plan: Plan, scale: Tensor | None, *, overwrites: bool = False
+) -> Tensor:
+    """Return the polar factors of matrices (..., in, out), times a scale.
+
+    Args:
+        matrices: The matrices.
+        plan: How the factors are computed.
+        scale: See `polar_factors`.
+        overwrites: Whether the matrices may be written into, on torch alone.
+    """
+    factor = polar_factor(matrices, plan, overwrites=overwrites)
+    if scale is None:
+        return factor
+    if not overwrites:
+        return ops.cast(factor, matrices.dtype) * scale
+    if factor.dtype != matrices.dtype:
+        # New memory of a wider dtype takes a tenth of a step of small matrices.
+        factor = matrices.copy_(factor)
+    return factor.mul_(scale)
+
+
+def kernels_of(stack: Tensor, views: Sequence[MatrixView]) -> list[Tensor]:
+    """Return the kernels that `stack_of` put together."""
     if len(views) == 1:
         return [from_matrices(stack, views[0])]
     counts = [view.batch for view in views]

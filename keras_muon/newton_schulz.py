@@ -96,15 +96,17 @@ def normalized(x: Matrix, ops: MatrixOps, dtype: str) -> Matrix:
 
     In units of the largest entry the squares can neither overflow nor vanish, and the
     norm is at least 1. No epsilon is needed: only a matrix of zeros has a smaller norm,
-    and it stays zero.
+    and it stays zero. A carrier that sees that squares are in range saves this unit.
 
     Args:
         x: Matrices, in float32 or float64, in which the norm is taken.
         ops: The carrier.
         dtype: Of the result.
     """
-    x = ops.divided(x, unit_of(x, ops), ops.dtype_of(x))
-    norm = ops.at_least(ops.frobenius_norm(x), SMALLEST_NORM)
+    norm = ops.plain_norm(x)
+    if norm is None:
+        x = ops.divided(x, unit_of(x, ops), ops.dtype_of(x))
+        norm = ops.at_least(ops.frobenius_norm(x), SMALLEST_NORM)
     return ops.divided(x, norm, dtype)
 
 

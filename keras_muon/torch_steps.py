@@ -11,7 +11,8 @@ from typing import Any
 import keras
 
 from keras_muon.batching import one_orientation, per_matrix, step_factors
-from keras_muon.muon_direction import polar_factors
+from keras_muon.matrix_view import MatrixView
+from keras_muon.muon_direction import kernels_of, polar_factors, scaled_factors
 
 Tensor = Any
 Variable = Any
@@ -46,29 +47,30 @@ def step_matrices_in_place(
     """Move hidden matrices that share (fan_in, fan_out), see `steps.step_matrices`."""
     import torch
 
-    momentum = optimizer.momentum
-    states = [optimizer.state_of(index)[0].value for index in indices]
-    torch._foreach_mul_(states, _factor(momentum, states))
-    torch._foreach_add_(states, gradients)
-    updates = states
-    if optimizer.nesterov:
-        updates = torch._foreach_add(gradients, states, alpha=momentum)
     views = [optimizer.routes[index].matrix_view for index in indices]
     scales = step_factors(optimizer.scale, views)
-    # Without Nesterov's step ahead the updates are the momenta themselves.
-    own = optimizer.nesterov
-    turned, plan = one_orientation(views), optimizer.plan_of(indices)
     weights = [variable.value for variable in variables]
-    if len(weights) > 1:
-        scale = per_matrix(rate, scales, views)
-        changes = polar_factors(updates, turned, plan=plan, scale=scale, overwrites=own)
+    if len(weights) == 1:
+        updates = _updates(optimizer, indices, gradients)
+        # A factor of bfloat16 is not copied into float32 first.
+        (factor,) = _factors(optimizer, indices, updates, views)
         _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
-        torch._foreach_sub_(weights, changes)
+        weights[0].addcmul_(factor, rate, value=-scales[0])
         return
-    # A factor of bfloat16 is not copied into float32 first.
-    (factor,) = polar_factors(updates, turned, plan=plan, overwrites=own)
+    scale = per_matrix(rate, scales, views)
+    momenta = optimizer.stacked_momenta(indices)
+    if momenta is None:
+        updates = _updates(optimizer, indices, gradients)
+        changes = _factors(optimizer, indices, updates, views, scale)
+    else:
+        stack = momenta.advanced(
+            gradients, momentum=optimizer.momentum, nesterov=optimizer.nesterov
+        )
+        plan = optimizer.plan_of(indices)
+        stack = scaled_factors(stack, plan, scale, overwrites=True)
+        changes = kernels_of(stack, momenta.views)
     _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
-    weights[0].addcmul_(factor, rate, value=-scales[0])
+    torch._foreach_sub_(weights, changes)
 
 
 def step_by_adamw_in_place(
@@ -107,6 +109,34 @@ def step_by_adamw_in_place(
     # A rate of zero makes them infinite, and the step zero.
     torch._foreach_div_(divisors, -rate * correction)
     torch._foreach_addcdiv_(weights, momenta, divisors)
+
+
+def _updates(
+    optimizer: Any, indices: Sequence[int], gradients: Sequence[Tensor]
+) -> Sequence[Tensor]:
+    """Advance the momenta and return what is orthogonalized."""
+    import torch
+
+    momentum = optimizer.momentum
+    states = [optimizer.state_of(index)[0].value for index in indices]
+    torch._foreach_mul_(states, _factor(momentum, states))
+    torch._foreach_add_(states, gradients)
+    if not optimizer.nesterov:
+        return states
+    return torch._foreach_add(gradients, states, alpha=momentum)
+
+
+def _factors(
+    optimizer: Any,
+    indices: Sequence[int],
+    updates: Sequence[Tensor],
+    views: Sequence[MatrixView],
+    scale: Tensor | None = None,
+) -> list[Tensor]:
+    plan, turned = optimizer.plan_of(indices), one_orientation(views)
+    # Without Nesterov's step ahead the updates are the momenta themselves.
+    own = optimizer.nesterov
+    return polar_factors(updates, turned, plan=plan, scale=scale, overwrites=own)
 
 
 def _decay(

@@ -108,6 +108,7 @@ FLOORS = {
     "keras_muon.side_by_side": 2.1,
     "keras_muon.split_choice": 0.53,
     "keras_muon.split_products": 1.03,
+    "keras_muon.stacked_momenta": 2.25,
     "keras_muon.state": 2.0,
     "keras_muon.steps": 2.4,
     "keras_muon.sublayers": 2.0,
