@@ -9,14 +9,14 @@ from keras_muon.export.arguments import EMULATED
 from keras_muon.export.graph_writer import Value, element_type
 from keras_muon.export.panel_products import PanelProducts
 from keras_muon.leading import GROUP, Signs
-from keras_muon.matrix_ops import Turned
+from keras_muon.matrix_ops import DerivedVerbs, Turned
 from keras_muon.plan import Side
 
 # First part of the names of the nodes that compress leading singular values.
 COMPRESSION = "compressed"
 
 
-class ProductNodes(PanelProducts):
+class ProductNodes(PanelProducts, DerivedVerbs):
     """The verbs of `MatrixOps` that multiply matrices.
 
     Args:

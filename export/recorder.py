@@ -64,9 +64,6 @@ class Recorder(ProductNodes):
         absolute = self.node("Abs", [x], "absolute", x.dtype)
         return self._reduced("ReduceMax", absolute, (-2, -1), "largest_entry")
 
-    def plain_norm(self, x: Value) -> None:
-        return None
-
     def frobenius_norm(self, x: Value) -> Value:
         x = self.cast(x, "float64" if x.dtype == "float64" else "float32")
         # Never ReduceL2, nor one sum over both axes: both lose three digits in float32.

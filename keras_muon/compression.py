@@ -102,11 +102,9 @@ def _iterated_from_schatten(x: Matrix, plan: Plan, ops: MatrixOps) -> Matrix:
     first, *others = plan.segments
     (_, b, c), inner = first[0], None
     if c:
-        # b R + c R R of the divided X, as (b / c s^2 R + R R) / (s^4 / c): three passes
-        # over a matrix, where dividing R and R R first takes six.
-        linear = ops.multiplied(gram, ops.scaled(b / c, second))
-        total = ops.combined(1.0, linear, 1.0, square)
-        inner = ops.divided(total, ops.scaled(1.0 / c, fourth), plan.compute_dtype)
+        # b R + c R R of the divided X, from those that are not.
+        quadratic = ops.divided(square, ops.scaled(1.0 / c, fourth), plan.compute_dtype)
+        inner = ops.added(quadratic, ops.scaled(b, ops.reciprocal(second)), gram)
     if len(first) > 1 or not c:
         gram = ops.divided(gram, second, plan.compute_dtype)
     x = segment(x, first, plan.side, ops, gram=gram, inner=inner)

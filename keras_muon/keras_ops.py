@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_muon.leading import GROUP, Signs
-from keras_muon.matrix_ops import Turned
+from keras_muon.matrix_ops import DerivedVerbs, Turned
 from keras_muon.plan import Side
 
 Tensor = Any
@@ -20,7 +20,7 @@ def wide_dtype(x: Tensor) -> str:
     return "float64" if given == "float64" else "float32"
 
 
-class KerasOps:
+class KerasOps(DerivedVerbs):
     """The verbs of `MatrixOps` in `keras.ops`, on any backend."""
 
     def gram(self, x: Tensor, side: Side) -> Tensor:
@@ -104,9 +104,6 @@ class KerasOps:
         squares = ops.square(ops.cast(x, wide_dtype(x)))
         rows = ops.sum(squares, axis=-1, keepdims=True)
         return ops.sqrt(ops.sum(rows, axis=-2, keepdims=True))
-
-    def plain_norm(self, x: Tensor) -> Tensor | None:
-        return None
 
     def cast(self, x: Tensor, dtype: str) -> Tensor:
         return ops.cast(x, dtype)

@@ -15,7 +15,8 @@ Turned = Literal["left", "right"]
 class MatrixOps(Protocol):
     """What a carrier must know. Matrices are the last two axes: in, out.
 
-    What is divided, and the C of `fused`, is not used again: a carrier may write there.
+    What is divided, the X of `added` and the C of `fused` are not used again: a carrier
+    may write there.
     """
 
     def gram(self, x: Matrix, side: Side) -> Matrix:
@@ -33,6 +34,14 @@ class MatrixOps(Protocol):
         of the brackets: both terms are several times as large as the result, and the
         rounding of a product reaches directions in which X is zero.
         """
+
+    def step_factor(
+        self, a: float, b: float, c: float, gram: Matrix
+    ) -> tuple[float, Matrix]:
+        """Return (a, H) with H = b R + c R R, or (0, a I + H), of a Gram matrix R."""
+
+    def with_identity(self, a: float, x: Matrix) -> tuple[float, Matrix]:
+        """Return (a, X), or (0, a I + X), of which X is not used again."""
 
     def symmetric(
         self, alpha: float, c: Matrix, beta: float, a: Matrix, b: Matrix
@@ -65,6 +74,9 @@ class MatrixOps(Protocol):
 
     def multiplied(self, x: Matrix, y: Matrix) -> Matrix:
         """Return X * Y for one Y per matrix, in the dtype of X."""
+
+    def added(self, x: Matrix, y: Matrix, z: Matrix) -> Matrix:
+        """Return X + Y * Z for one Y per matrix, in the dtype of X and Z."""
 
     def divided(self, x: Matrix, y: Matrix, dtype: str) -> Matrix:
         """Return X / Y for one Y per matrix, in another dtype."""
@@ -106,3 +118,24 @@ class MatrixOps(Protocol):
 
     def dtype_of(self, x: Matrix) -> str:
         """Return the name of the dtype of X."""
+
+
+class DerivedVerbs:
+    """Verbs that follow from the others, for carriers that know no better way."""
+
+    def step_factor(
+        self: MatrixOps, a: float, b: float, c: float, gram: Matrix
+    ) -> tuple[float, Matrix]:
+        # A cubic step needs one product less.
+        if not c:
+            return a, self.scaled(b, gram)
+        return a, self.symmetric(b, gram, c, gram, gram)
+
+    def with_identity(self, a: float, x: Matrix) -> tuple[float, Matrix]:
+        return a, x
+
+    def added(self: MatrixOps, x: Matrix, y: Matrix, z: Matrix) -> Matrix:
+        return self.combined(1.0, x, 1.0, self.multiplied(z, y))
+
+    def plain_norm(self, x: Matrix) -> Matrix | None:
+        return None

@@ -226,7 +226,7 @@ class MatrixOptimizer(BucketedOptimizer):
         if not matrices or self.plan_of(indices).loop != "none":
             return None
         views = [self.routes[index].matrix_view for index in indices]
-        values = [self._momenta[index].value for index in indices]
+        values = [self.state_of(index)[0].value for index in indices]
         return StackedMomenta.of(values, views)
 
     def _grouped(self, indices: Sequence[int]) -> list[list[int]]:

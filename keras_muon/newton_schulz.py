@@ -128,7 +128,8 @@ def segment(
     """Return X after one step per triple, all taken from one Gram matrix R = X X^T.
 
     With H = b R + c R R, a step is X <- (a I + H) X and R <- (a I + H) R (a I + H). The
-    product of the factors a I + H is kept as identity * I + total.
+    product of the factors a I + H is kept as identity * I + total; where a carrier's
+    factors hold their identity, it is total alone.
     One triple alone is the step of the paper: a X + (b R + c R R) X.
 
     Args:
@@ -145,23 +146,20 @@ def segment(
     identity, total = 1.0, None
     for position, (a, b, c) in enumerate(triples, start=1):
         if inner is None:
-            inner = _inner(b, c, gram, ops)
+            outside, inner = ops.step_factor(a, b, c, gram)
+        else:
+            outside, inner = ops.with_identity(a, inner)
         if position < len(triples):
-            half = ops.symmetric(a, gram, 1.0, inner, gram)
-            gram = ops.symmetric(a, half, 1.0, inner, half)
+            half = ops.symmetric(outside, gram, 1.0, inner, gram)
+            gram = ops.symmetric(outside, half, 1.0, inner, half)
         if total is None:
             total = inner
-        else:
-            linear = ops.combined(a, total, identity, inner)
+        elif outside or identity:
+            linear = ops.combined(outside, total, identity, inner)
             total = ops.symmetric(1.0, linear, 1.0, inner, total)
-        identity, inner = identity * a, None
+        else:
+            total = ops.symmetric(0.0, total, 1.0, inner, total)
+        identity, inner = identity * outside, None
     if split:
         return applied_split(identity, total, x, side, ops)
     return ops.applied(identity, total, x, side)
-
-
-def _inner(b: float, c: float, gram: Matrix, ops: MatrixOps) -> Matrix:
-    """b R + c R R; a cubic step (c = 0) needs one product less."""
-    if not c:
-        return ops.scaled(b, gram)
-    return ops.symmetric(b, gram, c, gram, gram)

@@ -27,6 +27,8 @@ def torch_panels(
     alpha: float = 0.0,
     c: Tensor | None = None,
     beta: float = 1.0,
+    *,
+    commuting: bool = False,
 ) -> Tensor:
     """Return alpha * C + beta * A @ B, both terms symmetric, on torch.
 
@@ -40,6 +42,8 @@ def torch_panels(
         alpha: Factor of C.
         c: Symmetric matrix of shape (m, m), or None for zero.
         beta: Factor of the product.
+        commuting: Whether the product is symmetric because A and B commute, and not
+            because B is the transposed A. Then both are symmetric themselves.
 
     Returns:
         Matrix of shape (m, m).
@@ -48,18 +52,16 @@ def torch_panels(
 
     recorded = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
     if panels == 1 or recorded:
-        return a @ b if c is None else c.addmm(a, b, beta=alpha, alpha=beta)
+        if c is None:
+            return a @ b if beta == 1.0 else (a @ b) * beta
+        return c.addmm(a, b, beta=alpha, alpha=beta)
     result = a.new_empty(a.shape[0], b.shape[1])
     for start, end in panel_edges(a.shape[0], panels):
         target, left, right = result[start:, start:end], a[start:], b[:, start:end]
-        if c is None:
-            torch.mm(left, right, out=target)
-        else:
-            torch.addmm(
-                c[start:, start:end], left, right, beta=alpha, alpha=beta, out=target
-            )
+        added = target if c is None else c[start:, start:end]
+        torch.addmm(added, left, right, beta=alpha, alpha=beta, out=target)
         result[start:end, end:] = result[end:, start:end].mT
-        if c is not None and a is not b:
+        if commuting and a is not b:
             block = result[start:end, start:end]
             mirrored = block.mT.clone(memory_format=torch.contiguous_format)
             block.lerp_(mirrored, 0.5)

@@ -2,8 +2,8 @@
 
 Where each operation is a call, one that goes over all matrices of a bucket has all
 cores and is called once; on a list of tensors it is called for each, on one core.
-Gradients are stacked anyway, for Newton-Schulz. With their momenta in such a stack, too,
-two operations advance all of them.
+Gradients are stacked anyway, for Newton-Schulz. With momenta in such a stack, too, two
+operations advance all of them.
 
 Every variable keeps its value, in its own shape: a part of the stack. What is loaded
 into it or read from it is there.

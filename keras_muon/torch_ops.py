@@ -63,6 +63,10 @@ class TorchOps(KerasOps):
         out = torch.empty_like(x, dtype=narrow)
         return torch.mul(x, y.reciprocal().to(x.dtype), out=out)
 
+    def added(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        y = y.to(z.dtype)
+        return x.addcmul_(y, z) if self._may_overwrite(x, y, z) else x.addcmul(y, z)
+
     def at_least(self, y: Tensor, least: float) -> Tensor:
         # `keras.ops.maximum` with a number would round float64 to float32 on torch.
         return y.clamp(min=least)
@@ -104,17 +108,49 @@ class TorchOps(KerasOps):
             return c.addmm_(a, b, beta=alpha, alpha=beta)
         return _added(alpha, c, beta, a, b)
 
+    def step_factor(
+        self, a: float, b: float, c: float, gram: Tensor
+    ) -> tuple[float, Tensor]:
+        if not c or not self._holds_identity(gram):
+            return super().step_factor(a, b, c, gram)
+        # a I + b R + c R R = c (R + s I)^2 + (a - c s^2) I for s = b / 2c.
+        shift = b / (2.0 * c)
+        diagonal = gram.diagonal()
+        kept = diagonal.clone()
+        diagonal.add_(shift)
+        square = torch_panels(gram, gram, self.panels, beta=c)
+        diagonal.copy_(kept)
+        return self.with_identity(a - c * shift**2, square)
+
+    def with_identity(self, a: float, x: Tensor) -> tuple[float, Tensor]:
+        if not self._holds_identity(x):
+            return a, x
+        x.diagonal().add_(a)
+        return 0.0, x
+
+    def _holds_identity(self, x: Tensor) -> bool:
+        """Whether factors of a step hold their identity, and nothing is added.
+
+        A panel of what is added would be copied first. In a narrow dtype an identity
+        several times as large as the result takes its digits.
+        """
+        return self._panels_of(x) > 1 and x.itemsize > 2 and not _recorded(x)
+
     def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
         left, right = (total, x) if side == "in" else (x, total)
+        if not identity:
+            return left @ right
         return _added(identity, x, 1.0, left, right)
 
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
         panels = self._panels_of(a)
+        if not alpha:
+            return torch_panels(a, b, panels, beta=beta, commuting=True)
         if panels == 1:
             return _added(alpha, c, beta, a, b)
-        return torch_panels(a, b, panels, alpha, c, beta)
+        return torch_panels(a, b, panels, alpha, c, beta, commuting=True)
 
     def _may_overwrite(self, x: Tensor, *others: Tensor) -> bool:
         return self.overwrites and not _recorded(x, *others)

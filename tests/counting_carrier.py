@@ -1,5 +1,7 @@
 """A carrier of matrices for tests: extents alone, and what is asked for."""
 
+from keras_muon.matrix_ops import DerivedVerbs
+
 ITEMSIZES = {"float32": 4, "bfloat16": 2}
 
 
@@ -18,7 +20,7 @@ class Extents(tuple):
         return Extents(self[::-1], self.dtype, self.stored)
 
 
-class CountingOps:
+class CountingOps(DerivedVerbs):
     """A carrier of extents, which adds up operations and bytes of every product.
 
     Args:

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from keras_muon.matrix_ops import DerivedVerbs
 
-class NumpyOps:
+
+class NumpyOps(DerivedVerbs):
     """The verbs of `MatrixOps` on NumPy arrays; `called` lists them in order."""
 
     def __init__(self):

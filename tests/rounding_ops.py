@@ -3,13 +3,14 @@
 import numpy as np
 
 from keras_muon.leading import GROUP
+from keras_muon.matrix_ops import DerivedVerbs
 
 
 class Rounded(np.ndarray):
     """A float32 array that holds numbers of a narrower dtype."""
 
 
-class RoundingOps:
+class RoundingOps(DerivedVerbs):
     """MatrixOps in NumPy: float32 products, each rounded to a narrow dtype.
 
     Args:
@@ -64,6 +65,9 @@ class RoundingOps:
 
     def divided(self, x, y, dtype):
         return self.cast(self.as_of(x, x / self.as_of(x, y)), dtype)
+
+    def reciprocal(self, y):
+        return np.float32(1.0) / y
 
     def at_least(self, y, least):
         return np.maximum(y, np.float32(least))

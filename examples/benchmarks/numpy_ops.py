@@ -4,7 +4,7 @@ import numpy as np
 
 from keras_muon.compression import polar_factors
 from keras_muon.leading import GROUP, Signs
-from keras_muon.matrix_ops import Turned
+from keras_muon.matrix_ops import DerivedVerbs, Turned
 from keras_muon.plan import Side
 from keras_muon.plan_choice import plan_for
 from keras_muon.schedules import Schedule
@@ -35,7 +35,7 @@ def orthogonalize(
     return polar_factors(x, plan, NumpyOps())
 
 
-class NumpyOps:
+class NumpyOps(DerivedVerbs):
     """The verbs of `keras_muon.matrix_ops.MatrixOps` in NumPy."""
 
     def gram(self, x: np.ndarray, side: Side) -> np.ndarray:
