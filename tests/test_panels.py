@@ -49,8 +49,9 @@ def test_torch_writes_panels_in_place(rng, fused):
         assert torch.equal(result[start:end, end:], result[end:, start:end].T)
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("extent", [8, 10])
-def test_a_product_of_two_matrices_is_symmetric_too(rng, extent):
+def test_a_product_of_two_matrices_is_symmetric_too(rng, extent, fused):
     """To the last bit, though rounding in bfloat16 keeps factors from commuting.
 
     The mean of both halves on the diagonal, the lower one elsewhere.
@@ -58,9 +59,10 @@ def test_a_product_of_two_matrices_is_symmetric_too(rng, extent):
     x = torch.tensor(rng.normal(size=(extent, 6)))
     gram = (x @ x.T).bfloat16()
     other = (gram @ gram).bfloat16()
-    result = torch_panels(other, gram, 4, 0.5, gram)
+    extra = (0.5, gram) if fused else ()
+    result = torch_panels(other, gram, 4, *extra, beta=2.0, commuting=True)
     assert torch.equal(result, result.T)
-    whole = 0.5 * gram.double() + other.double() @ gram.double()
+    whole = 2.0 * (other.double() @ gram.double()) + 0.5 * fused * gram.double()
     assert not torch.equal(whole, whole.T)
     # bfloat16 rounds to 4e-3, factors and result.
     assert (result - whole).abs().max() / whole.abs().max() < 0.02
