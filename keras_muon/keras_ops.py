@@ -21,7 +21,16 @@ def wide_dtype(x: Tensor) -> str:
 
 
 class KerasOps(DerivedVerbs):
-    """The verbs of `MatrixOps` in `keras.ops`, on any backend."""
+    """The verbs of `MatrixOps` in `keras.ops`, on any backend.
+
+    Args:
+        whole_factors: Whether factors of a step hold their identity in float32 or
+            better, which saves sums over matrices: in a compiled graph the diagonal
+            costs nothing.
+    """
+
+    def __init__(self, *, whole_factors: bool = False):
+        self.whole_factors = whole_factors
 
     def gram(self, x: Tensor, side: Side) -> Tensor:
         transposed = ops.swapaxes(x, -1, -2)
@@ -31,12 +40,25 @@ class KerasOps(DerivedVerbs):
     def fused(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor
     ) -> Tensor:
+        if not alpha:
+            return self.scaled(beta, ops.matmul(a, b))
         return self.combined(alpha, c, beta, ops.matmul(a, b))
+
+    def step_factor(
+        self, a: float, b: float, c: float, gram: Tensor
+    ) -> tuple[float, Tensor]:
+        return self.with_identity(*super().step_factor(a, b, c, gram))
+
+    def with_identity(self, a: float, x: Tensor) -> tuple[float, Tensor]:
+        if not self.whole_factors or wide_dtype(x) != self.dtype_of(x):
+            return a, x
+        unit = ops.eye(x.shape[-1], dtype=x.dtype)
+        return 0.0, x + self.scaled(a, unit)
 
     def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
         wide = wide_dtype(total)
+        left, right = (total, x) if side == "in" else (x, total)
         if wide == self.dtype_of(total):
-            left, right = (total, x) if side == "in" else (x, total)
             return self.fused(identity, x, 1.0, left, right)
         # Where two rounded terms would be added, see `MatrixOps`. In float32 the
         # rounding of the diagonal is the larger one: 4.8e-6 beside 1.9e-6 on a rank

@@ -3,7 +3,7 @@
 from typing import Any
 
 from keras_muon.keras_ops import KerasOps, wide_dtype
-from keras_muon.matrix_ops import Turned
+from keras_muon.matrix_ops import DerivedVerbs, Turned
 from keras_muon.panels import torch_panels
 from keras_muon.plan import Side
 from keras_muon.plan_choice import SMALLEST_PANELLED
@@ -25,6 +25,7 @@ class TorchOps(KerasOps):
     """
 
     def __init__(self, panels: int = 1, *, overwrites: bool = False):
+        super().__init__()
         self.panels = panels
         self.overwrites = overwrites
 
@@ -112,7 +113,7 @@ class TorchOps(KerasOps):
         self, a: float, b: float, c: float, gram: Tensor
     ) -> tuple[float, Tensor]:
         if not c or not self._holds_identity(gram):
-            return super().step_factor(a, b, c, gram)
+            return DerivedVerbs.step_factor(self, a, b, c, gram)
         # a I + b R + c R R = c (R + s I)^2 + (a - c s^2) I for s = b / 2c.
         shift = b / (2.0 * c)
         diagonal = gram.diagonal()

@@ -24,6 +24,7 @@ class XlaOps(KerasOps):
     """
 
     def __init__(self, plan: Plan):
+        super().__init__()
         steps = itertools.chain.from_iterable(plan.segments)
         numbers = sorted(set(itertools.chain.from_iterable(steps)))
         wide = "float64" if plan.compute_dtype == "float64" else "float32"
