@@ -50,7 +50,7 @@ class KerasOps(DerivedVerbs):
         return self.with_identity(*super().step_factor(a, b, c, gram))
 
     def with_identity(self, a: float, x: Tensor) -> tuple[float, Tensor]:
-        if not self.whole_factors or wide_dtype(x) != self.dtype_of(x):
+        if not self._holds_identity(x):
             return a, x
         unit = ops.eye(x.shape[-1], dtype=x.dtype)
         return 0.0, x + self.scaled(a, unit)
@@ -132,6 +132,9 @@ class KerasOps(DerivedVerbs):
 
     def dtype_of(self, x: Tensor) -> str:
         return keras.backend.standardize_dtype(x.dtype)
+
+    def _holds_identity(self, x: Tensor) -> bool:
+        return self.whole_factors and wide_dtype(x) == self.dtype_of(x)
 
 
 @functools.cache

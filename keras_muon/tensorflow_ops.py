@@ -11,14 +11,17 @@ Tensor = Any
 class TensorflowOps(KerasOps):
     """The same verbs where TensorFlow has an operation for a diagonal or an extreme."""
 
+    def with_identity(self, a: float, x: Tensor) -> tuple[float, Tensor]:
+        if not self._holds_identity(x):
+            return a, x
+        return 0.0, self._plus_identity(a, x)
+
     def applied(self, identity: float, total: Tensor, x: Tensor, side: Side) -> Tensor:
         import tensorflow as tf
 
-        wide = wide_dtype(total)
-        if wide == self.dtype_of(total):
+        if wide_dtype(total) == self.dtype_of(total):
             return super().applied(identity, total, x, side)
-        diagonal = self.cast(tf.linalg.diag_part(total), wide) + identity
-        factor = tf.linalg.set_diag(total, self.cast(diagonal, self.dtype_of(total)))
+        factor = self._plus_identity(identity, total)
         left, right = (factor, x) if side == "in" else (x, factor)
         return tf.matmul(left, right)
 
@@ -29,3 +32,10 @@ class TensorflowOps(KerasOps):
         smallest = tf.reduce_min(x, axis=(-2, -1), keepdims=True)
         largest = tf.reduce_max(x, axis=(-2, -1), keepdims=True)
         return tf.stop_gradient(tf.maximum(largest, -smallest))
+
+    def _plus_identity(self, a: float, x: Tensor) -> Tensor:
+        """Return a I + X, of which the diagonal is added in float32 or better."""
+        import tensorflow as tf
+
+        diagonal = self.cast(tf.linalg.diag_part(x), wide_dtype(x)) + a
+        return tf.linalg.set_diag(x, self.cast(diagonal, self.dtype_of(x)))

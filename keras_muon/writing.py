@@ -1,7 +1,9 @@
 """Writing what a step computed: into state and weights, if the gradient was usable."""
 
+import contextlib
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_muon.momentum import decayed_step
@@ -73,7 +75,20 @@ def move(
     if master is not None:
         copy = ops.convert_to_tensor(master)
         value = ops.where(ops.equal(ops.cast(copy, weight.dtype), weight), copy, value)
-    value = decayed_step(value, change, kept)
+    with _once_known(change):
+        value = decayed_step(value, change, kept)
     if master is not None:
         write(optimizer, master, value, use)
     write(optimizer, variable, value, use)
+
+
+def _once_known(change: Tensor) -> contextlib.AbstractContextManager:
+    """Keep TensorFlow from decaying a weight, into new memory, before it is moved.
+
+    It computes at once whatever waits for nothing.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.control_dependencies([change])

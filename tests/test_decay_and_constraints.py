@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_muon import Muon
+from keras_muon.writing import move
 
 SHAPES = {"first": (6, 4), "second": (6, 4), "gain": (5,)}
 ROUTES = {"first|second": "muon", "gain": "adamw"}
@@ -123,3 +124,31 @@ def test_constraints_hold_after_the_step(make_constraint):
         expected = keras.ops.convert_to_numpy(constraint(free))
         np.testing.assert_allclose(value, expected, rtol=0, atol=TOLERANCE)
         assert np.abs(value - free).max() > 1000 * TOLERANCE
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="the others compute in order"
+)
+def test_tensorflow_decays_a_weight_only_when_its_change_is_there():
+    """Before, the decayed weight would be one matrix more in memory all along."""
+    import tensorflow as tf
+
+    class Plain:
+        def master_of(self, index):
+            return None
+
+        def assign(self, variable, value):
+            variable.assign(value)
+
+    weight = keras.Variable(np.ones((3, 4), "float32"))
+
+    @tf.function(autograph=False)
+    def step(gradient):
+        move(Plain(), 0, weight, tf.square(gradient), tf.constant(0.5), None)
+
+    gradient = tf.constant(np.full((3, 4), 2.0, "float32"))
+    operations = step.get_concrete_function(gradient).graph.get_operations()
+    (decay,) = [operation for operation in operations if operation.type == "Mul"]
+    assert [waited.type for waited in decay.control_inputs] == ["Square"]
+    step(gradient)
+    np.testing.assert_array_equal(weight.numpy(), 0.5 - 4.0)

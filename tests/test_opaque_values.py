@@ -189,4 +189,4 @@ def test_buckets_follow_each_other_on_a_single_thread():
 def test_without_turns_and_xla_more_is_used(monkeypatch):
     """The guard can fail."""
     used = used_without_xla(monkeypatch, layers=24, in_turn=False)
-    assert used > 0.8, used
+    assert used > 0.6, used
