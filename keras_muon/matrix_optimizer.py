@@ -173,8 +173,9 @@ class MatrixOptimizer(BucketedOptimizer):
             indices: Indices of the bucket's variables.
 
         Returns:
-            None where they are no stack: of a bucket that lacks a gradient, where
-            matrices follow each other, and while torch compiles.
+            None where they are no stack: of a bucket that lacks a gradient, of a single
+            variable, of kernels that cannot be its parts, where matrices follow each
+            other, in a `keras.StatelessScope`, and while torch compiles or infers.
         """
         import torch
 
@@ -182,10 +183,14 @@ class MatrixOptimizer(BucketedOptimizer):
             return None
         key, known = tuple(indices), self._stacked_momenta
         if not known:
-            whole = self.buckets(range(len(self.routes)))
-            known |= {tuple(bucket): self._stacked(bucket) for bucket in whole}
+            stepped = [i for i, state in enumerate(self._momenta) if state is not None]
+            for bucket in self.buckets(stepped):
+                whole = tuple(stepped[position] for position in bucket)
+                known[whole] = self._stacked(whole)
         momenta = known.get(key)
-        if momenta is not None and not momenta.holds():
+        if momenta is None or not momenta.belongs():
+            return None
+        if not momenta.holds():
             momenta = known[key] = self._stacked(indices)
         return momenta
 
@@ -226,8 +231,8 @@ class MatrixOptimizer(BucketedOptimizer):
         if not matrices or self.plan_of(indices).loop != "none":
             return None
         views = [self.routes[index].matrix_view for index in indices]
-        values = [self.state_of(index)[0].value for index in indices]
-        return StackedMomenta.of(values, views)
+        states = [self.state_of(index)[0] for index in indices]
+        return StackedMomenta.of(states, views)
 
     def _grouped(self, indices: Sequence[int]) -> list[list[int]]:
         matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]

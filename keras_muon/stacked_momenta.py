@@ -5,8 +5,9 @@ cores and is called once; on a list of tensors it is called for each, on one cor
 Gradients are stacked anyway, for Newton-Schulz. With momenta in such a stack, too, two
 operations advance all of them.
 
-Every variable keeps its value, in its own shape: a part of the stack. What is loaded
-into it or read from it is there.
+Every variable keeps its value, in its own shape: a part of the stack, which is not
+contiguous if its matrix is turned, and whose memory is that of the whole. What is
+loaded into it or read from it is there.
 """
 
 from collections.abc import Sequence
@@ -17,28 +18,35 @@ from keras_muon.matrix_view import MatrixView
 from keras_muon.muon_direction import kernels_of, stack_of
 
 Tensor = Any
+Variable = Any
 
 
 class StackedMomenta:
     """A stack whose parts are the values of variables; see `of`."""
 
-    def __init__(self, stack: Tensor, views: Sequence[MatrixView], values: Sequence):
+    def __init__(
+        self,
+        stack: Tensor,
+        views: Sequence[MatrixView],
+        states: Sequence[Variable],
+        values: Sequence[Tensor],
+    ):
         self.stack, self.views = stack, views
-        self._values, self._places = values, _places(values)
+        self._states, self._values, self._places = states, values, _places(values)
 
     @classmethod
-    def of(cls, values: Sequence[Tensor], views: Sequence[MatrixView]) -> Self | None:
+    def of(cls, states: Sequence[Variable], views: Sequence[MatrixView]) -> Self | None:
         """Move values into a stack, of which they are parts from then on.
 
         Args:
-            values: Two or more tensors of one dtype and device.
+            states: Two or more variables of one dtype and device.
             views: Their matrix views, with the same fan_in and fan_out, or transposed.
 
         Returns:
             None, and nothing has changed, if one of them cannot be a part of a stack
             without a copy, as the kernel of a grouped convolution.
         """
-        turned = one_orientation(views)
+        turned, values = one_orientation(views), [state.value for state in states]
         stack = stack_of(values, turned)
         parts = kernels_of(stack, turned)
         memory = stack.untyped_storage().data_ptr()
@@ -46,7 +54,15 @@ class StackedMomenta:
             return None
         for value, part in zip(values, parts, strict=True):
             value.set_(part)
-        return cls(stack, turned, values)
+        return cls(stack, turned, states, values)
+
+    def belongs(self) -> bool:
+        """Whether the variables have the values that they had, where these may be.
+
+        In a `keras.StatelessScope` they have others.
+        """
+        pairs = zip(self._states, self._values, strict=True)
+        return all(state.value is value for state, value in pairs)
 
     def holds(self) -> bool:
         """Whether the values are still parts of the stack, and nobody moved one."""

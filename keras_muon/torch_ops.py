@@ -13,6 +13,10 @@ Tensor = Any
 # Norms of which float32 has the square, and that of an entry a millionth as large.
 SMALLEST_PLAIN, LARGEST_PLAIN = 1e-12, 1e18
 
+# Of a Gram matrix whose values are 1 at most. Named schedules need 2.8 or less; where c
+# is small beside b, the shift would take the digits of the matrix.
+LARGEST_SHIFT = 4.0
+
 
 class TorchOps(KerasOps):
     """The same verbs where torch has one kernel for alpha * C + beta * A @ B.
@@ -112,7 +116,8 @@ class TorchOps(KerasOps):
     def step_factor(
         self, a: float, b: float, c: float, gram: Tensor
     ) -> tuple[float, Tensor]:
-        if not c or not self._holds_identity(gram):
+        near = abs(b) <= LARGEST_SHIFT * abs(2.0 * c)
+        if not c or not near or not self._holds_identity(gram):
             return DerivedVerbs.step_factor(self, a, b, c, gram)
         # a I + b R + c R R = c (R + s I)^2 + (a - c s^2) I for s = b / 2c.
         shift = b / (2.0 * c)
@@ -133,7 +138,8 @@ class TorchOps(KerasOps):
         """Whether factors of a step hold their identity, and nothing is added.
 
         A panel of what is added would be copied first. In a narrow dtype an identity
-        several times as large as the result takes its digits.
+        several times as large as the result takes its digits; in float32 its rounding
+        shows only where a matrix lacks nearly all directions.
         """
         return self._panels_of(x) > 1 and x.itemsize > 2 and not _recorded(x)
 

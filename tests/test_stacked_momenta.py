@@ -131,3 +131,37 @@ def test_what_cannot_be_a_part_of_a_stack_stays_as_it_is():
     optimizer.apply(gradients_of(weights, 2))
     assert [value.data_ptr() for value in values] == places
     assert all(np.abs(value.numpy()).max() > 0.1 for value in values)
+
+
+def test_values_of_a_scope_are_stepped_instead_of_the_stack():
+    """Momenta outside of it stay, those in it move, before the first step and after."""
+    optimizer, weights = optimizer_of()
+    plain, others = optimizer_of(batched=False)
+    momenta = momenta_of(optimizer, weights)
+    for seed in (2, 3):
+        variables = (*optimizer.variables, *weights)
+        inside = [(v, v.value.detach().clone()) for v in variables]
+        before = [v.numpy().copy() for v in variables]
+        with keras.StatelessScope(state_mapping=inside):
+            optimizer.apply(gradients_of(weights, 9), weights)
+            moved = [m.numpy().copy() for m in momenta]
+        np.testing.assert_equal([v.numpy() for v in variables], before)
+        assert all(
+            np.abs(new - old.numpy()).max() > 0.1
+            for new, old in zip(moved, momenta, strict=True)
+        )
+        optimizer.apply(gradients_of(weights, seed), weights)
+        plain.apply(gradients_of(others, seed), others)
+    for one, two in zip(momenta, momenta_of(plain, others), strict=True):
+        np.testing.assert_allclose(one.numpy(), two.numpy(), rtol=0, atol=2e-6)
+
+
+def test_a_variable_that_keras_overwrites_has_no_momentum_to_stack():
+    """Its neighbours of the same shape are stacked without it."""
+    weights = [keras.Variable(np.ones((12, 20)), name=f"w{i}") for i in range(3)]
+    weights[0].overwrite_with_gradient = True
+    optimizer = Muon(1e-2, routes={".*": "muon"})
+    optimizer.build(weights)
+    optimizer.apply([2.0 * keras.ops.ones((12, 20))] * 3, weights)
+    np.testing.assert_array_equal(weights[0].numpy(), 2.0)
+    assert optimizer.stacked_momenta([1, 2]).stack.shape == (2, 12, 20)

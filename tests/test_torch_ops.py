@@ -107,6 +107,19 @@ def test_steps_of_both_kinds_share_a_gram_matrix(monkeypatch, rng, holds):
         assert (found - wanted).norm() < 1e-5 * wanted.norm()
 
 
+@pytest.mark.parametrize("c", [1e-320, 1e-9, 1e-3, 0.06, 0.07, -0.07, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_small_last_coefficient_takes_no_digits(rng, dtype, c):
+    """The square is completed only where what is added and taken away is small."""
+    x = tensor_of(rng, (768, 800)).to(dtype) / 60.0
+    wanted = x.double()
+    gram = wanted @ wanted.mT
+    wanted = 1.5 * wanted + (-0.5 * gram + c * gram @ gram) @ wanted
+    found = segment(x, [(1.5, -0.5, c)], "in", TorchOps(panels=4))
+    error = (found - wanted).norm() / wanted.norm()
+    assert error < (2e-6 if dtype == torch.float32 else 1e-14)
+
+
 @pytest.mark.parametrize("scale", [1e-38, 1e-20, 1e-13, 1e-6, 1.0, 1e17, 1e19, 1e35])
 def test_the_norm_is_taken_without_a_unit_only_in_range(rng, scale):
     """Beyond, squares overflow or vanish; the factor is the same at every scale."""
