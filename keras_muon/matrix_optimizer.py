@@ -173,9 +173,8 @@ class MatrixOptimizer(BucketedOptimizer):
             indices: Indices of the bucket's variables.
 
         Returns:
-            None where they are no stack: of a bucket that lacks a gradient, of a single
-            variable, of kernels that cannot be its parts, where matrices follow each
-            other, in a `keras.StatelessScope`, and while torch compiles or infers.
+            None where they are no stack: a part of a bucket, kernels that follow each
+            other or cannot be parts, other values in a scope, and while torch compiles.
         """
         import torch
 
@@ -231,8 +230,7 @@ class MatrixOptimizer(BucketedOptimizer):
         if not matrices or self.plan_of(indices).loop != "none":
             return None
         views = [self.routes[index].matrix_view for index in indices]
-        states = [self.state_of(index)[0] for index in indices]
-        return StackedMomenta.of(states, views)
+        return StackedMomenta.of([self.state_of(index)[0] for index in indices], views)
 
     def _grouped(self, indices: Sequence[int]) -> list[list[int]]:
         matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]
