@@ -108,9 +108,9 @@ class MatrixOps(Protocol):
         """
 
     def plain_norm(self, x: Matrix) -> Matrix | None:
-        """Return |X|_F of matrices whose squares neither overflow nor vanish.
+        """Return |X|_F of a matrix whose squares neither overflow nor vanish.
 
-        None where those of a matrix do, and where values are not there to be looked at.
+        None where they do, of stacks, and where values are not there to be looked at.
         """
 
     def cast(self, x: Matrix, dtype: str) -> Matrix:
