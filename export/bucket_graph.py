@@ -38,7 +38,7 @@ def bucket_graph(
         )
     *batch, fan_in, fan_out = bucket.extents
     # What "auto" means depends on the processor; the plan knows.
-    compute_dtype = optimizer.plan_of(indices).compute_dtype
+    compute_dtype = optimizer.bucket_of(indices).plan.compute_dtype
     return muon_step(
         (fan_in, fan_out),
         batch=batch[0] if batch else None,

@@ -1,17 +1,12 @@
 """Which matrices go through one Newton-Schulz iteration as a stack."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
-import numpy as np
 
 from keras_muon.devices import runs_on_accelerator
 from keras_muon.matrix_view import MatrixView
 from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
-from keras_muon.scaling import Scaling
-
-Tensor = Any
 
 # Entries of a stack of large matrices on an accelerator, where a few copies are alive
 # at a time: 256 MiB of float32.
@@ -99,40 +94,6 @@ def one_orientation(views: Sequence[MatrixView]) -> list[MatrixView]:
     """
     fan_in = views[0].fan_in
     return [view if view.fan_in == fan_in else view.turned for view in views]
-
-
-def step_factors(scale: Scaling, views: Sequence[MatrixView]) -> list[float]:
-    """Return the step factor of each kernel.
-
-    Args:
-        scale: From fan_in and fan_out to the factor.
-        views: Their matrix views.
-
-    Example:
-        >>> kernel = MatrixView.of_last_axes((8, 4))
-        >>> step_factors(lambda fan_in, fan_out: fan_in / fan_out, [kernel, kernel])
-        [2.0, 2.0]
-    """
-    # Once per pair: kernels of a bucket share theirs, but for their orientation.
-    fans = [(view.fan_in, view.fan_out) for view in views]
-    factors = {pair: scale(*pair) for pair in set(fans)}
-    return [factors[pair] for pair in fans]
-
-
-def per_matrix(
-    rate: Tensor, scales: Sequence[float], views: Sequence[MatrixView]
-) -> Tensor:
-    """Return what a stack is multiplied by: one number, or one per matrix.
-
-    Args:
-        rate: The learning rate.
-        scales: The step factor of each kernel.
-        views: Their matrix views.
-    """
-    if len(set(scales)) == 1:
-        return rate * scales[0]
-    factors = np.repeat(scales, [view.batch for view in views]).reshape(-1, 1, 1)
-    return rate * keras.ops.convert_to_tensor(factors, rate.dtype)
 
 
 def _kind(view: MatrixView) -> tuple[int, int]:

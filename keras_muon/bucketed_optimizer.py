@@ -92,16 +92,13 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
 
     @property
     def is_stateless(self) -> bool:
-        """Whether this step must leave the values of all variables alone."""
-        return getattr(self, "_is_stateless", False)
+        """Whether this step must leave the values of all variables alone.
 
-    def stateless_apply(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the variables after a step, see `keras.optimizers.Optimizer`."""
-        object.__setattr__(self, "_is_stateless", True)
-        try:
-            return super().stateless_apply(*args, **kwargs)
-        finally:
-            object.__setattr__(self, "_is_stateless", False)
+        As in `stateless_apply`, which is such a `keras.StatelessScope`, too.
+        """
+        # A scope knows the one around it.
+        with keras.StatelessScope(initialize_variables=False) as scope:
+            return scope.original_scope is not None
 
     def apply(self, grads: Sequence[Tensor], trainable_variables: Any = None) -> Any:
         """Apply gradients, checked, dense and in float32 or better."""

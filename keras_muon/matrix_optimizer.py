@@ -7,11 +7,12 @@ import keras
 from keras import ops
 
 from keras_muon.adamw import refuse_what_vanishes
-from keras_muon.batching import Batched, is_small, stacks
+from keras_muon.batching import Batched, is_small
+from keras_muon.bucket import Bucket
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.freed_memory import keep_freed_memory
+from keras_muon.known_buckets import KnownBuckets
 from keras_muon.plan import Plan
-from keras_muon.planning import planned
 from keras_muon.route_source import RouteSource
 from keras_muon.routing import Route
 from keras_muon.saved_state import read_state, write_state
@@ -24,9 +25,6 @@ from keras_muon.torch_steps import writes_in_place
 
 Tensor = Any
 Variable = Any
-
-# Of which variables have a gradient there may be as many cases as steps.
-MOST_GROUPINGS = 64
 
 
 class MatrixOptimizer(BucketedOptimizer):
@@ -42,6 +40,8 @@ class MatrixOptimizer(BucketedOptimizer):
     batched: Batched
     _route_source: RouteSource
     _routes: tuple[Route, ...]
+    _known_buckets: KnownBuckets
+    _decayed: tuple[bool, ...]
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Decide the routes and create the state: one buffer per hidden matrix.
@@ -56,10 +56,10 @@ class MatrixOptimizer(BucketedOptimizer):
         super().build(variables)
         keep_freed_memory()
         object.__setattr__(self, "_routes", tuple(routes))
-        # Decided once, not at every step of eager torch.
-        object.__setattr__(self, "_groups", {})
-        object.__setattr__(self, "_plans", {})
-        object.__setattr__(self, "_stacked_momenta", {})
+        object.__setattr__(self, "_known_buckets", KnownBuckets(self))
+        # Keras lets nobody exclude variables once an optimizer is built.
+        decayed = tuple(map(self._use_weight_decay, variables))
+        object.__setattr__(self, "_decayed", decayed)
         views = [route.matrix_view for route in routes if route.rule == "muon"]
         object.__setattr__(self, "_entries", sum(view.entries for view in views))
         self._momenta, self._velocities, self._masters = [], [], []
@@ -96,39 +96,20 @@ class MatrixOptimizer(BucketedOptimizer):
             if self.routes[bucket[0]].rule != "muon":
                 continue
             count = sum(self.routes[index].matrix_view.batch for index in bucket)
-            found.append((count, self.plan_of(bucket)))
+            found.append((count, self.bucket_of(bucket).plan))
         return tuple(found)
 
-    def plan_of(self, indices: Sequence[int]) -> Plan:
-        """Return how the polar factors of variables that share an iteration are made.
+    def bucket_of(self, indices: Sequence[int]) -> Bucket:
+        """Return what is known about hidden matrices that share an iteration.
 
         Args:
-            indices: Their indices.
+            indices: Indices of their variables.
         """
-        views = [self.routes[index].matrix_view for index in indices]
-        count = sum(view.batch for view in views)
-        fans = (views[0].fan_in, views[0].fan_out)
-        wide = state_dtype(self._trainable_variables[indices[0]])
-        key = ((count, *fans) if count > 1 else fans, wide)
-        if key not in self._plans:
-            self._plans[key] = planned(
-                key[0],
-                self.schedule,
-                self.ns_steps,
-                wide,
-                self.compute_dtype,
-                xla=self.may_use_xla,
-            )
-        return self._plans[key]
+        return self._known_buckets.bucket(indices)
 
     def buckets(self, indices: Sequence[int]) -> list[list[int]]:
         """Return the positions that go together; AdamW's of a dtype on torch only."""
-        key = tuple(indices)
-        if key not in self._groups:
-            if len(self._groups) >= MOST_GROUPINGS:
-                self._groups.clear()
-            self._groups[key] = self._grouped(indices)
-        return self._groups[key]
+        return self._known_buckets.positions(indices)
 
     def task_of(self, indices: Sequence[int], run: Callable[[], None]) -> Task:
         """Return the update of a bucket; beside a large matrix others go, on torch."""
@@ -140,7 +121,7 @@ class MatrixOptimizer(BucketedOptimizer):
         if is_small(view) or weight.device.type != "cpu":
             return Task(run)
         at_a_time = matrices_at_a_time(view.entries, self._entries)
-        return Task(run, at_a_time, self.plan_of(indices).flops * view.batch)
+        return Task(run, at_a_time, self.bucket_of(indices).plan.flops * view.batch)
 
     def update_bucket(
         self,
@@ -167,31 +148,12 @@ class MatrixOptimizer(BucketedOptimizer):
         return [variable for variable in state if variable is not None]
 
     def stacked_momenta(self, indices: Sequence[int]) -> StackedMomenta | None:
-        """Return the momenta of a bucket as one tensor, on torch.
+        """Return the momenta of a bucket as one tensor, where they are, on torch.
 
         Args:
             indices: Indices of the bucket's variables.
-
-        Returns:
-            None where they are no stack: a part of a bucket, kernels that follow each
-            other or cannot be parts, other values in a scope, and while torch compiles.
         """
-        import torch
-
-        if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
-            return None
-        key, known = tuple(indices), self._stacked_momenta
-        if not known:
-            stepped = [i for i, state in enumerate(self._momenta) if state is not None]
-            for bucket in self.buckets(stepped):
-                whole = tuple(stepped[position] for position in bucket)
-                known[whole] = self._stacked(whole)
-        momenta = known.get(key)
-        if momenta is None or not momenta.belongs():
-            return None
-        if not momenta.holds():
-            momenta = known[key] = self._stacked(indices)
-        return momenta
+        return self._known_buckets.stacked_momenta(indices)
 
     def master_of(self, index: int) -> Variable | None:
         """Return the float32 copy of a float16 or bfloat16 variable."""
@@ -199,7 +161,7 @@ class MatrixOptimizer(BucketedOptimizer):
 
     def decays(self, index: int) -> bool:
         """Whether weight decay applies to a variable."""
-        return self._use_weight_decay(self._trainable_variables[index])
+        return self._decayed[index]
 
     @property
     def micro_step(self) -> Variable:
@@ -223,28 +185,3 @@ class MatrixOptimizer(BucketedOptimizer):
         pairs = zip(variables, routes, strict=True)
         for dtype in {state_dtype(v) for v, route in pairs if route.rule == "adamw"}:
             refuse_what_vanishes(constants, dtype)
-
-    def _stacked(self, indices: Sequence[int]) -> StackedMomenta | None:
-        """Put the momenta of a bucket into a stack, where that is possible."""
-        matrices = self.routes[indices[0]].rule == "muon" and len(indices) > 1
-        if not matrices or self.plan_of(indices).loop != "none":
-            return None
-        views = [self.routes[index].matrix_view for index in indices]
-        return StackedMomenta.of([self.state_of(index)[0] for index in indices], views)
-
-    def _grouped(self, indices: Sequence[int]) -> list[list[int]]:
-        matrices = [i for i, n in enumerate(indices) if self.routes[n].rule == "muon"]
-        groups = stacks(
-            [self.routes[indices[i]].matrix_view for i in matrices],
-            [state_dtype(self._trainable_variables[indices[i]]) for i in matrices],
-            self.batched,
-            xla=self.may_use_xla,
-        )
-        others: dict[Any, list[int]] = {}
-        for i, n in enumerate(indices):
-            if self.routes[n].rule == "adamw":
-                variable = self._trainable_variables[n]
-                torch = keras.backend.backend() == "torch"
-                key = str(variable.dtype) if torch and self.batched else i
-                others.setdefault(key, []).append(i)
-        return [[matrices[i] for i in g] for g in groups] + list(others.values())

@@ -13,7 +13,6 @@ loaded into it or read from it is there.
 from collections.abc import Sequence
 from typing import Any, Self
 
-from keras_muon.batching import one_orientation
 from keras_muon.matrix_view import MatrixView
 from keras_muon.muon_direction import kernels_of, stack_of
 
@@ -28,11 +27,10 @@ class StackedMomenta:
         self,
         stack: Tensor,
         views: Sequence[MatrixView],
-        states: Sequence[Variable],
         values: Sequence[Tensor],
     ):
         self.stack, self.views = stack, views
-        self._states, self._values, self._places = states, values, _places(values)
+        self._values, self._places = values, _places(values)
 
     @classmethod
     def of(cls, states: Sequence[Variable], views: Sequence[MatrixView]) -> Self | None:
@@ -40,29 +38,21 @@ class StackedMomenta:
 
         Args:
             states: Two or more variables of one dtype and device.
-            views: Their matrix views, with the same fan_in and fan_out, or transposed.
+            views: Their matrix views, all with the same fan_in and fan_out.
 
         Returns:
             None, and nothing has changed, if one of them cannot be a part of a stack
             without a copy, as the kernel of a grouped convolution.
         """
-        turned, values = one_orientation(views), [state.value for state in states]
-        stack = stack_of(values, turned)
-        parts = kernels_of(stack, turned)
+        values = [state.value for state in states]
+        stack = stack_of(values, views)
+        parts = kernels_of(stack, views)
         memory = stack.untyped_storage().data_ptr()
         if any(part.untyped_storage().data_ptr() != memory for part in parts):
             return None
         for value, part in zip(values, parts, strict=True):
             value.set_(part)
-        return cls(stack, turned, states, values)
-
-    def belongs(self) -> bool:
-        """Whether the variables have the values that they had, where these may be.
-
-        In a `keras.StatelessScope` they have others.
-        """
-        pairs = zip(self._states, self._values, strict=True)
-        return all(state.value is value for state, value in pairs)
+        return cls(stack, views, values)
 
     def holds(self) -> bool:
         """Whether the values are still parts of the stack, and nobody moved one."""

@@ -7,7 +7,6 @@ import keras
 from keras import ops
 
 from keras_muon.adamw import AdamWState, adamw_direction
-from keras_muon.batching import one_orientation, per_matrix, step_factors
 from keras_muon.momentum import nesterov_update
 from keras_muon.muon_direction import polar_factors
 from keras_muon.torch_steps import (
@@ -54,8 +53,7 @@ def step_matrices(
     if writes_in_place(optimizer, indices):
         step_matrices_in_place(optimizer, indices, gradients, variables, rate)
         return
-    views = [optimizer.routes[index].matrix_view for index in indices]
-    scales = step_factors(optimizer.scale, views)
+    bucket = optimizer.bucket_of(indices)
     uses = [usable(optimizer, gradient) for gradient in gradients]
     updates = [
         _advance_momentum(optimizer, index, gradient, use)
@@ -63,10 +61,10 @@ def step_matrices(
     ]
     changes = polar_factors(
         updates,
-        one_orientation(views),
-        plan=optimizer.plan_of(indices),
+        bucket.turned,
+        plan=bucket.plan,
         due=_due(optimizer),
-        scale=per_matrix(rate, scales, views),
+        scale=bucket.scales(rate, optimizer.scale),
     )
     kept = 1.0 - rate * optimizer.weight_decay if optimizer.weight_decay else None
     moves = zip(indices, variables, changes, uses, strict=True)

@@ -10,8 +10,7 @@ from typing import Any
 
 import keras
 
-from keras_muon.batching import one_orientation, per_matrix, step_factors
-from keras_muon.matrix_view import MatrixView
+from keras_muon.bucket import Bucket
 from keras_muon.muon_direction import kernels_of, polar_factors, scaled_factors
 
 Tensor = Any
@@ -27,7 +26,7 @@ def writes_in_place(optimizer: Any, indices: Sequence[int]) -> bool:
 
     Returns:
         False on other backends, for weights with master copies, where steps may be
-        skipped, and in `stateless_apply`, which must leave all values alone.
+        skipped, and in a `keras.StatelessScope`, which leaves all values alone.
     """
     return (
         keras.backend.backend() == "torch"
@@ -47,28 +46,27 @@ def step_matrices_in_place(
     """Move hidden matrices that share (fan_in, fan_out), see `steps.step_matrices`."""
     import torch
 
-    views = [optimizer.routes[index].matrix_view for index in indices]
-    scales = step_factors(optimizer.scale, views)
+    bucket = optimizer.bucket_of(indices)
     weights = [variable.value for variable in variables]
     if len(weights) == 1:
         updates = _updates(optimizer, indices, gradients)
         # A factor of bfloat16 is not copied into float32 first.
-        (factor,) = _factors(optimizer, indices, updates, views)
+        (factor,) = _factors(optimizer, bucket, updates)
         _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
-        weights[0].addcmul_(factor, rate, value=-scales[0])
+        (scale,) = bucket.step_factors(optimizer.scale)
+        weights[0].addcmul_(factor, rate, value=-scale)
         return
-    scale = per_matrix(rate, scales, views)
+    scales = bucket.scales(rate, optimizer.scale)
     momenta = optimizer.stacked_momenta(indices)
     if momenta is None:
         updates = _updates(optimizer, indices, gradients)
-        changes = _factors(optimizer, indices, updates, views, scale)
+        changes = _factors(optimizer, bucket, updates, scales)
     else:
         stack = momenta.advanced(
             gradients, momentum=optimizer.momentum, nesterov=optimizer.nesterov
         )
-        plan = optimizer.plan_of(indices)
-        stack = scaled_factors(stack, plan, scale, overwrites=True)
-        changes = kernels_of(stack, momenta.views)
+        stack = scaled_factors(stack, bucket.plan, scales, overwrites=True)
+        changes = kernels_of(stack, bucket.turned)
     _decay(optimizer, indices, weights, rate, optimizer.weight_decay)
     torch._foreach_sub_(weights, changes)
 
@@ -128,15 +126,15 @@ def _updates(
 
 def _factors(
     optimizer: Any,
-    indices: Sequence[int],
+    bucket: Bucket,
     updates: Sequence[Tensor],
-    views: Sequence[MatrixView],
     scale: Tensor | None = None,
 ) -> list[Tensor]:
-    plan, turned = optimizer.plan_of(indices), one_orientation(views)
     # Without Nesterov's step ahead the updates are the momenta themselves.
     own = optimizer.nesterov
-    return polar_factors(updates, turned, plan=plan, scale=scale, overwrites=own)
+    return polar_factors(
+        updates, bucket.turned, plan=bucket.plan, scale=scale, overwrites=own
+    )
 
 
 def _decay(

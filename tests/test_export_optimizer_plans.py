@@ -46,7 +46,7 @@ def difference(rng, model, folder):
 def test_steps_with_plans_equal_those_of_keras(rng, tmp_path, shape, batched):
     """Seen 2e-7; a plan of another kind would be off by 1e-3."""
     model = built(shape, batched=batched, compute_dtype="float32")
-    plan = model.optimizer.plan_of([0])
+    plan = model.optimizer.bucket_of([0]).plan
     assert (plan.leading is not None) == (min(shape) >= 384)
     assert plan.leading is not None or plan.method == "gram"
     largest, moved = difference(rng, model, tmp_path / "step")
@@ -58,7 +58,7 @@ def test_narrow_products_are_emulated(rng, tmp_path, monkeypatch):
     """Where "auto" means bfloat16, the graph rounds as it does, and says so."""
     monkeypatch.setattr(planning, "multiplies_bfloat16", lambda **_: True)
     model = built((384, 400), compute_dtype="auto")
-    assert model.optimizer.plan_of([0]).compute_dtype == "bfloat16"
+    assert model.optimizer.bucket_of([0]).plan.compute_dtype == "bfloat16"
     largest, moved = difference(rng, model, tmp_path / "step")
     text = (tmp_path / "step" / "muon_2x384x400_float32.onnx").read_bytes()
     assert b'"emulate": "bfloat16"' in text

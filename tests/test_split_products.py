@@ -9,7 +9,7 @@ from numpy_carrier import NumpyOps
 from onnx_runtimes import RUNTIMES
 from oracle import polar_by_svd
 
-from keras_muon import SCHEDULES, Muon, matrix_optimizer, orthogonalize
+from keras_muon import SCHEDULES, Muon, known_buckets, orthogonalize
 from keras_muon.export import newton_schulz as graph
 from keras_muon.newton_schulz import newton_schulz
 from keras_muon.plan import Plan
@@ -57,7 +57,7 @@ def test_training_does_not_pay_for_digits(monkeypatch):
         made.append(planned(*arguments, **others))
         return made[-1]
 
-    monkeypatch.setattr(matrix_optimizer, "planned", recording)
+    monkeypatch.setattr(known_buckets, "planned", recording)
     layers = [keras.Input((16,)), keras.layers.Dense(24), keras.layers.Dense(2)]
     model = keras.Sequential(layers)
     optimizer = Muon.for_model(model, schedule="jordan", compute_dtype="float32")

@@ -116,6 +116,29 @@ def test_stateless_steps_change_nothing():
     assert not optimizer.is_stateless
 
 
+@pytest.mark.parametrize("mapped", [0, 2, None], ids=["none", "some", "all"])
+def test_a_scope_gets_the_new_values(mapped):
+    """Whether it had values of the variables or not; what is outside of it stays."""
+    weights = variables()
+    optimizer = Muon(1e-2, weight_decay=0.1, routes={"^[ab]$|tall": "muon"})
+    optimizer.build(weights)
+    kept = (*optimizer.variables, *weights)
+    before = [v.numpy().copy() for v in kept]
+    given = [(v, v.value.detach().clone()) for v in weights[:mapped]]
+    gradients = [keras.ops.ones(w.shape) for w in weights]
+    with keras.StatelessScope(given) as scope:
+        assert optimizer.is_stateless
+        optimizer.apply(gradients, weights)
+        inside = [scope.get_current_value(v).detach().numpy() for v in weights]
+    assert not optimizer.is_stateless
+    np.testing.assert_equal([v.numpy() for v in kept], before)
+    for variable, value in given:
+        np.testing.assert_array_equal(value.numpy(), variable.numpy())
+    optimizer.apply(gradients, weights)
+    for new, weight in zip(inside, weights, strict=True):
+        np.testing.assert_allclose(weight.numpy(), new, rtol=0, atol=TOLERANCE)
+
+
 def test_gradients_are_left_alone():
     """What the caller passes is still his afterwards."""
     weights = variables()

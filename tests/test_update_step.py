@@ -156,4 +156,4 @@ def test_groups_are_not_kept_for_every_set_of_gradients():
     for chosen in sets:
         assert sorted(itertools.chain(*optimizer.buckets(chosen))) == [0, 1, 2]
         assert optimizer.buckets(chosen) is optimizer.buckets(chosen)
-    assert len(optimizer._groups) <= 64
+    assert len(optimizer._known_buckets._groupings) <= 64
