@@ -1,5 +1,6 @@
 """What goes together in a step, found out once and not in every step of eager torch."""
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,8 @@ class KnownBuckets:
     """
 
     def __init__(self, optimizer: Any):
-        self._optimizer = optimizer
+        # An optimizer and its memory go with their last name, without a collector.
+        self._optimizer = weakref.proxy(optimizer)
         self._groupings: dict[tuple[int, ...], list[list[int]]] = {}
         self._buckets: dict[tuple[int, ...], Bucket] = {}
         self._plans: dict[Any, Any] = {}

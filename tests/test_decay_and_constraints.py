@@ -94,6 +94,18 @@ def test_excluded_variables_do_not_decay(excluded, expected, variables):
     np.testing.assert_allclose(shares, expected, rtol=0, atol=TOLERANCE)
 
 
+def test_variables_are_excluded_after_building_too(variables):
+    """As those of a loaded model, whose configuration does not name them.
+
+    Both rules decayed all variables in the step before.
+    """
+    optimizer = Muon(RATE, routes=ROUTES, weight_decay=0.1)
+    assert max(kept_shares(optimizer, variables)) < 0.96
+    optimizer.exclude_from_weight_decay(var_names=["second", "gain"])
+    shares = kept_shares(optimizer, variables)
+    np.testing.assert_allclose(shares, [0.95, 1.0, 1.0], rtol=0, atol=TOLERANCE)
+
+
 CONSTRAINTS = [
     pytest.param(lambda: keras.constraints.MaxNorm(0.4), id="MaxNorm"),
     pytest.param(keras.constraints.UnitNorm, id="UnitNorm"),

@@ -1,6 +1,8 @@
 """Single calls of the optimizer: `update_step`, `apply`, `stateless_apply`."""
 
+import gc
 import itertools
+import weakref
 
 import keras
 import numpy as np
@@ -127,6 +129,21 @@ def test_stateless_apply(variables, gradients, expected):
     np.testing.assert_allclose(flat(weights), expected, rtol=0, atol=TOLERANCE)
     np.testing.assert_array_equal(flat(variables), before)
     assert [tuple(v.shape) for v in new_state] == [tuple(v.shape) for v in state]
+
+
+def test_an_optimizer_goes_with_its_last_name(variables, gradients):
+    """Its state, as large as the model, does not wait for the collector of cycles."""
+
+    def stepped():
+        optimizer = Muon(RATE, routes=ROUTES)
+        optimizer.apply(gradients, variables)
+        return [weakref.ref(each) for each in (optimizer, *optimizer.variables)]
+
+    gc.disable()
+    try:
+        assert {gone() for gone in stepped()} == {None}
+    finally:
+        gc.enable()
 
 
 if keras.backend.backend() == "torch":
