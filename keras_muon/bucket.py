@@ -1,7 +1,6 @@
 """One bucket of hidden matrices: what each step asks about it, found out once."""
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +23,9 @@ class Bucket:
         views: The matrix view of each kernel.
         plan: How their polar factors are computed.
 
+    Attributes:
+        turned: The views in one orientation, see `batching.one_orientation`.
+
     Example:
         >>> from keras_muon.plan_choice import plan_for
         >>> from keras_muon.schedules import SCHEDULES
@@ -38,11 +40,15 @@ class Bucket:
 
     views: Sequence[MatrixView]
     plan: Plan
+    turned: Sequence[MatrixView] = dataclasses.field(init=False)
+    _fans: Sequence[tuple[int, int]] = dataclasses.field(init=False, repr=False)
 
-    @functools.cached_property
-    def turned(self) -> Sequence[MatrixView]:
-        """The views in one orientation, see `batching.one_orientation`."""
-        return one_orientation(self.views)
+    def __post_init__(self) -> None:
+        # No cached properties: before Python 3.12 they lock, which torch.compile
+        # cannot trace.
+        object.__setattr__(self, "turned", one_orientation(self.views))
+        fans = [(view.fan_in, view.fan_out) for view in self.views]
+        object.__setattr__(self, "_fans", fans)
 
     def step_factors(self, scale: Scaling) -> list[float]:
         """Return the step factor of each kernel.
@@ -65,7 +71,3 @@ class Bucket:
             return rate * factors[0]
         each = np.repeat(factors, [view.batch for view in self.views])
         return rate * keras.ops.convert_to_tensor(each.reshape(-1, 1, 1), rate.dtype)
-
-    @functools.cached_property
-    def _fans(self) -> list[tuple[int, int]]:
-        return [(view.fan_in, view.fan_out) for view in self.views]

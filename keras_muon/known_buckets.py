@@ -12,9 +12,6 @@ from keras_muon.planning import planned
 from keras_muon.stacked_momenta import StackedMomenta
 from keras_muon.state import state_dtype
 
-Tensor = Any
-Variable = Any
-
 # Of which variables have a gradient there may be as many cases as steps.
 MOST_GROUPINGS = 64
 
@@ -27,8 +24,9 @@ class KnownBuckets:
     """
 
     def __init__(self, optimizer: Any):
-        # An optimizer and its memory go with their last name, without a collector.
-        self._optimizer = weakref.proxy(optimizer)
+        # An optimizer and its memory go with their last name, without a collector. No
+        # proxy: torch.compile cannot look through it.
+        self._reference = weakref.ref(optimizer)
         self._groupings: dict[tuple[int, ...], list[list[int]]] = {}
         self._buckets: dict[tuple[int, ...], Bucket] = {}
         self._plans: dict[Any, Any] = {}
@@ -67,7 +65,7 @@ class KnownBuckets:
 
         Returns:
             None where they are no stack: a part of a bucket, kernels that follow each
-            other or cannot be parts, and while torch compiles.
+            other or cannot be parts, in inference mode and while torch compiles.
         """
         import torch
 
@@ -80,6 +78,10 @@ class KnownBuckets:
         if momenta is not None and not momenta.holds():
             momenta = self._momenta[key] = self._stacked(key)
         return momenta
+
+    @property
+    def _optimizer(self) -> Any:
+        return self._reference()
 
     def _grouped(self, indices: Sequence[int]) -> list[list[int]]:
         optimizer = self._optimizer
@@ -128,8 +130,8 @@ class KnownBuckets:
             self._momenta[whole] = self._stacked(whole)
 
     def _stacked(self, indices: Sequence[int]) -> StackedMomenta | None:
-        matrices = self._optimizer.routes[indices[0]].rule == "muon"
-        if not matrices or len(indices) == 1:
+        rule = self._optimizer.routes[indices[0]].rule
+        if rule != "muon" or len(indices) == 1:
             return None
         bucket = self.bucket(indices)
         if bucket.plan.loop != "none":

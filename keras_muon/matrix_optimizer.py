@@ -41,7 +41,6 @@ class MatrixOptimizer(BucketedOptimizer):
     _route_source: RouteSource
     _routes: tuple[Route, ...]
     _known_buckets: KnownBuckets
-    _decayed: dict[int, bool]
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Decide the routes and create the state: one buffer per hidden matrix.
@@ -57,7 +56,6 @@ class MatrixOptimizer(BucketedOptimizer):
         keep_freed_memory()
         object.__setattr__(self, "_routes", tuple(routes))
         object.__setattr__(self, "_known_buckets", KnownBuckets(self))
-        object.__setattr__(self, "_decayed", {})
         views = [route.matrix_view for route in routes if route.rule == "muon"]
         object.__setattr__(self, "_entries", sum(view.entries for view in views))
         self._momenta, self._velocities, self._masters = [], [], []
@@ -89,6 +87,8 @@ class MatrixOptimizer(BucketedOptimizer):
 
         Empty until built. A plan counts its floating-point operations, per matrix.
         """
+        if not self.built:
+            return ()
         found = []
         for bucket in self.buckets(range(len(self.routes))):
             if self.routes[bucket[0]].rule != "muon":
@@ -159,21 +159,7 @@ class MatrixOptimizer(BucketedOptimizer):
 
     def decays(self, index: int) -> bool:
         """Whether weight decay applies to a variable."""
-        if index not in self._decayed:
-            variable = self._trainable_variables[index]
-            self._decayed[index] = self._use_weight_decay(variable)
-        return self._decayed[index]
-
-    def exclude_from_weight_decay(
-        self, var_list: Any = None, var_names: Sequence[str] | None = None
-    ) -> None:
-        """Exclude variables from weight decay, see `keras.optimizers.Optimizer`.
-
-        A model that is loaded has an optimizer that is built, and its configuration
-        does not say which variables it excludes.
-        """
-        super().exclude_from_weight_decay(var_list=var_list, var_names=var_names)
-        object.__setattr__(self, "_decayed", {})
+        return self._use_weight_decay(self._trainable_variables[index])
 
     @property
     def micro_step(self) -> Variable:

@@ -55,7 +55,11 @@ class StackedMomenta:
         return cls(stack, views, values)
 
     def holds(self) -> bool:
-        """Whether the values are still parts of the stack, and nobody moved one."""
+        """Whether the values are still parts of the stack, and nobody moved one.
+
+        Another tensor as the value of a variable is not seen; Keras has no public way
+        to give it one.
+        """
         return _places(self._values) == self._places
 
     def advanced(

@@ -3,6 +3,8 @@
 import keras
 from described_models import dense, described, rows, small_model
 
+from keras_muon import Muon
+
 
 def test_plans_are_shown_and_recounted():
     """Per shape how many matrices, which steps share what, the cost, and why."""
@@ -43,6 +45,12 @@ def test_a_plan_tells_what_is_compressed():
     ((fans, _, steps, _, _, _, reason),) = rows(text.partition("\nNewton-Schulz")[2])
     assert (fans, steps) == ("400 x 1600", "1 for 3 steps")
     assert reason.startswith("75 leading values compressed; sharing Gram matrices")
+
+
+def test_before_building_there_are_no_plans():
+    """Nor routes: an optimizer sees its variables when it is built."""
+    optimizer = Muon()
+    assert optimizer.plans == optimizer.routes == ()
 
 
 def test_without_hidden_matrices_there_are_no_plans():

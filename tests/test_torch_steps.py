@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import torch
 
 from keras_muon import Muon, planning, steps
 
@@ -148,3 +149,21 @@ def test_gradients_are_left_alone():
     optimizer.apply(gradients)
     for gradient in gradients:
         np.testing.assert_array_equal(gradient.numpy(), 1.0)
+
+
+def test_a_step_of_other_variables_is_traced_in_one_graph():
+    """What is found out about their bucket, in the trace, breaks no graph."""
+    weights, optimizer = variables(), Muon(1e-2, routes={"^[ab]$|tall": "muon"})
+    gradients = [keras.ops.ones(w.shape) for w in weights]
+    optimizer.apply(gradients, weights)
+    before = [w.numpy().copy() for w in weights]
+
+    def step(given):
+        optimizer.apply(list(given), weights[1:])
+
+    torch.compile(step, backend="eager", fullgraph=True)(gradients[1:])
+    moved = [
+        np.abs(w.numpy() - old).max() > 1e-4
+        for w, old in zip(weights, before, strict=True)
+    ]
+    assert moved == [False, True, True, True, True]
