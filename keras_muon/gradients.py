@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_muon.state import is_narrow, state_dtype
 
 Tensor = Any
 Variable = Any
+
+# What users compute gradients in without a backend.
+ARRAYS = (np.ndarray, np.generic, list, tuple, float, int)
 
 
 def prepared(
@@ -21,7 +25,7 @@ def prepared(
     overflow in float16.
 
     Args:
-        gradients: A tensor per variable, or None where there is none.
+        gradients: A tensor or array per variable, or None where there is none.
         variables: The variables, or None if they are not known yet.
 
     Returns:
@@ -32,6 +36,8 @@ def prepared(
             differs.
     """
     dense = [_densified(gradient) for gradient in gradients]
+    if any(issubclass(kind, ARRAYS) for kind in set(map(type, dense))):
+        dense = [_as_tensor(gradient) for gradient in dense]
     if dense and variables is not None:
         _check_shapes(dense, variables)
     # There are few dtypes: what is small is stepped faster than its dtype is looked up.
@@ -67,6 +73,12 @@ def _check_shapes(gradients: Sequence[Any], variables: Sequence[Variable]) -> No
                 f"variable has shape {wanted}. Pass the gradients in the order of "
                 "the variables."
             )
+
+
+def _as_tensor(gradient: Any) -> Tensor:
+    if not isinstance(gradient, ARRAYS):
+        return gradient
+    return keras.ops.convert_to_tensor(np.asarray(gradient))
 
 
 def _densified(gradient: Tensor) -> Tensor:

@@ -47,9 +47,13 @@ class MatrixOptimizer(BucketedOptimizer):
 
         Args:
             variables: The `keras.Variable`s to update.
+
+        Raises:
+            TypeError: If one of them is something else.
         """
         if self.built:
             return
+        _check_variables(variables)
         routes = self._route_source.resolve(variables)
         self._check_constants(variables, routes)
         super().build(variables)
@@ -183,3 +187,13 @@ class MatrixOptimizer(BucketedOptimizer):
         pairs = zip(variables, routes, strict=True)
         for dtype in {state_dtype(v) for v, route in pairs if route.rule == "adamw"}:
             refuse_what_vanishes(constants, dtype)
+
+
+def _check_variables(variables: Sequence[Any]) -> None:
+    for variable in variables:
+        if not isinstance(variable, keras.Variable):
+            raise TypeError(
+                "`variables` must be keras.Variable objects; received a "
+                f"{type(variable).__name__}. Pass model.trainable_variables, not the "
+                "tensors or parameters in them."
+            )

@@ -59,7 +59,6 @@ def pages_in_ten_steps(keeps):
 def test_steps_take_no_new_pages():
     """One stack of 1.2 MB, of which several are alive at a time.
 
-    Seen: 2 to 610 pages in ten steps; without it 7,900.
+    Seen: 2 to 610 pages in ten steps; without it 3,970 to 7,900.
     """
-    assert pages_in_ten_steps(keeps=True) < 2000
-    assert pages_in_ten_steps(keeps=False) > 4000
+    assert pages_in_ten_steps(keeps=True) < 2000 < pages_in_ten_steps(keeps=False)

@@ -128,3 +128,24 @@ def test_gradients_of_another_shape_or_number_are_refused(given):
         optimizer.apply(gradients[:3], *arguments)
     for name, value in by_name([*variables, *optimizer.variables]).items():
         np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize("kind", [np.asarray, np.ndarray.tolist])
+def test_gradients_may_be_arrays_or_lists(kind):
+    """They are tensors to the step."""
+    variables, others = new_variables(), new_variables()
+    optimizer, usual = Muon(0.1, routes=ROUTES), Muon(0.1, routes=ROUTES)
+    for gradients in steps():
+        usual.apply(gradients, others)
+        arrays = [kind(keras.ops.convert_to_numpy(g)) for g in gradients]
+        optimizer.apply(arrays, variables)
+    for name, expected in by_name(others).items():
+        value = by_name(variables)[name]
+        np.testing.assert_allclose(value, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_only_variables_of_keras_are_trained():
+    """Tensors in them have neither path nor state."""
+    values = [variable.value for variable in new_variables()]
+    with pytest.raises(TypeError, match=r"received a \w+. Pass model.trainable_var"):
+        Muon(0.1, routes=ROUTES).apply(next(steps()), values)
