@@ -63,14 +63,17 @@ def may_compile_with_xla(variables: Sequence[Any]) -> bool:
 def refuse_another_model(optimizer: Any, variables: Sequence[Any]) -> None:
     """Refuse to train a model with an optimizer that was built for another one.
 
-    On JAX Keras hands over values, which fit any model of equal shapes.
+    On JAX Keras hands over values, which fit any model of equal shapes. Where they do
+    not fit, as after a layer was frozen, it fails once they are out of the model, and
+    all weights are lost.
 
     Args:
         optimizer: The optimizer that is about to take a step.
         variables: The `keras.Variable`s that it was built for.
 
     Raises:
-        ValueError: If the model that is being trained with it has other variables.
+        ValueError: If the model that is being trained with it has other variables, or
+            trains others of them than it did.
     """
     frame = inspect.currentframe().f_back  # type: ignore[union-attr]
     try:
@@ -83,6 +86,7 @@ def refuse_another_model(optimizer: Any, variables: Sequence[Any]) -> None:
             )
             if trains:
                 _require_owner(model, variables)
+                _require_same_trained(model, variables)
                 return
             frame = frame.f_back
     finally:
@@ -106,6 +110,23 @@ def _require_owner(model: Any, variables: Sequence[Any]) -> None:
                 "routes belong to them: compile each model with an optimizer of its "
                 "own, such as Muon.for_model(model)."
             )
+
+
+def _require_same_trained(model: Any, variables: Sequence[Any]) -> None:
+    # A step of the user's own may hand over a part.
+    if type(model).train_step is not keras.Model.train_step:
+        return
+    trained = model.trainable_variables
+    ids, built = [id(v) for v in trained], [id(v) for v in variables]
+    if ids == built:
+        return
+    changed = [f"{v.path!r} was thawed" for v in trained if id(v) not in built]
+    changed += [f"{v.path!r} was frozen" for v in variables if id(v) not in ids]
+    raise ValueError(
+        f"The optimizer was built for {len(built)} variables of model {model.name!r}, "
+        f"which now trains {len(ids)}: {(changed or ['their order changed'])[0]}. "
+        "Compile the model with a new optimizer, such as Muon.for_model(model)."
+    )
 
 
 def _candidates(frame: FrameType) -> Iterable[Iterable[Any]]:

@@ -8,6 +8,7 @@ import keras
 
 from keras_muon.batching import stacks
 from keras_muon.bucket import Bucket
+from keras_muon.plan import Plan
 from keras_muon.planning import planned
 from keras_muon.stacked_momenta import StackedMomenta
 from keras_muon.state import state_dtype
@@ -29,7 +30,7 @@ class KnownBuckets:
         self._reference = weakref.ref(optimizer)
         self._groupings: dict[tuple[int, ...], list[list[int]]] = {}
         self._buckets: dict[tuple[int, ...], Bucket] = {}
-        self._plans: dict[Any, Any] = {}
+        self._plans: dict[tuple[tuple[int, ...], str], Plan] = {}
         self._momenta: dict[tuple[int, ...], StackedMomenta | None] = {}
 
     def positions(self, indices: Sequence[int]) -> list[list[int]]:
@@ -93,12 +94,12 @@ class KnownBuckets:
             optimizer.batched,
             xla=optimizer.may_use_xla,
         )
-        torch = keras.backend.backend() == "torch"
+        together = keras.backend.backend() == "torch" and optimizer.batched
         others: dict[Any, list[int]] = {}
         for i, rule in enumerate(rules):
             if rule == "adamw":
                 variable = optimizer.trained_variables[indices[i]]
-                key = str(variable.dtype) if torch and optimizer.batched else i
+                key = str(variable.dtype) if together else i
                 others.setdefault(key, []).append(i)
         return [[matrices[i] for i in g] for g in groups] + list(others.values())
 

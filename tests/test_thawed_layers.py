@@ -2,6 +2,8 @@
 
 import json
 
+import keras
+import numpy as np
 import pytest
 from routed_models import BY_LAYERS, muon_paths, small_model
 
@@ -54,3 +56,42 @@ def test_patterns_decide_for_layers_thawed_later_too(made):
     assert muon_paths(optimizer) == []
     (hidden,) = [r for r in optimizer.routes if r.path == "hidden/kernel"]
     assert hidden.reason == "by the user: .*/kernel"
+
+
+only_on_jax = pytest.mark.skipif(
+    keras.backend.backend() != "jax", reason="on the others Keras steps variables"
+)
+
+
+@only_on_jax
+@pytest.mark.parametrize("scaled", [False, True], ids=["plain", "loss_scale"])
+@pytest.mark.parametrize("word", ["frozen", "thawed"])
+@pytest.mark.parametrize("compiles_again", [False, True])
+def test_fit_with_another_set_of_layers_is_refused_before_weights_are_lost(
+    word, compiles_again, scaled
+):
+    """Keras would take all values out of the model, and fail: none came back."""
+    layers = [keras.layers.Dense(8, name=name) for name in ("first", "hidden", "head")]
+    model = keras.Sequential([keras.Input((8,)), *layers])
+    hidden = model.get_layer("hidden")
+    hidden.trainable = word == "frozen"
+    optimizer = Muon()
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    x = np.ones((4, 8), "float32")
+    model.compile(optimizer, "mse")
+    model.fit(x, x, verbose=0)
+    before = model.get_weights()
+    hidden.trainable = word == "thawed"
+    if compiles_again:
+        model.compile(optimizer, "mse")
+    for train in (model.fit, model.train_on_batch):
+        with pytest.raises(ValueError, match=f"hidden/kernel' was {word}. Compile"):
+            train(x, x)
+    np.testing.assert_equal(model.get_weights(), before)
+    model.compile(Muon.for_model(model), "mse")
+    model.fit(x, x, verbose=0)
+    assert any(
+        np.abs(value - old).max() > 1e-5
+        for value, old in zip(model.get_weights(), before, strict=True)
+    )
