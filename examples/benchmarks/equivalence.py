@@ -14,8 +14,8 @@ limit.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
+from argument_types import folder_to_write, whole_number
 from cases import CASES, COMPRESSED_CASES, DTYPES
 from differences import LIMITS, STEP_LIMIT, exceeded, orthogonalized, stepped, worst
 from equivalence_report import (
@@ -32,6 +32,7 @@ from implementations import BACKENDS, IMPLEMENTATIONS, MODULES, key
 from processes import missing
 from rich.console import Console
 from step_report import wide_console
+from whole_step import HEADS
 
 from keras_muon.schedules import SCHEDULES
 
@@ -52,16 +53,24 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="CASE",
         help="which cases of `auto` with compression to add",
     )
-    parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--width", type=int, default=256, help="of the GPT that steps")
-    parser.add_argument("--layers", type=int, default=4, help="blocks of that GPT")
+    count, widths = whole_number(), whole_number(multiple=HEADS)
+    parser.add_argument("--steps", type=count, default=50)
+    parser.add_argument(
+        "--width", type=widths, default=256, help="of the GPT that steps"
+    )
+    parser.add_argument("--layers", type=count, default=4, help="blocks of that GPT")
     parser.add_argument(
         "--device",
         choices=("cpu", "auto"),
         default="cpu",
         help="auto: a GPU where a framework finds one, without TF32",
     )
-    parser.add_argument("--folder", type=Path, default=Path("equivalence"))
+    parser.add_argument(
+        "--folder",
+        type=folder_to_write,
+        default="equivalence",
+        help="for the heat map and JSON; made if it is not there",
+    )
     parser.add_argument(
         "--allow-missing", action="store_true", help="compare what is installed"
     )
@@ -101,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(before)} variables, each moved by {moved(after, before):.2f} or more"
     )
     console.print(pair_table(title, list(after), differences))
-    options.folder.mkdir(parents=True, exist_ok=True)
+    options.folder.mkdir(exist_ok=True)
     save_heat_map(options.folder / "equivalence.png", results, options.schedules)
     rest = {"missing": lacking, "steps": steps_as_json(after, before)}
     path = options.folder / "equivalence.json"

@@ -15,9 +15,9 @@ import argparse
 import json
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from argument_types import file_to_write, whole_number
 from implementations import BACKENDS
 from machine import versions
 from rich.table import Table
@@ -38,23 +38,22 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     parser.add_argument("--model", choices=MODELS, default="gpt2")
-    parser.add_argument("--layers", type=int, help="only the first layers")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--layers", type=whole_number(), help="only the first layers")
+    parser.add_argument("--rounds", type=whole_number(), default=7)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument(
         "--jit", choices=CHOICES, default="on", help="whether TensorFlow uses XLA"
     )
-    parser.add_argument("--json", type=Path, help="where to write all numbers")
+    parser.add_argument("--json", type=file_to_write, help="where to write all numbers")
     parser.add_argument("--quick", action="store_true", help="a few tiny matrices")
     options = parser.parse_args(arguments)
-    if options.quick:
-        vars(options).update(QUICK)
-    if options.rounds < 1:
-        parser.error(f"--rounds must be at least 1; got {options.rounds}.")
     try:
         shapes_of(options.model, options.layers)
     except ValueError as error:
         parser.error(str(error).replace("`layers`", "--layers"))
+    # Only now: what --quick replaces is refused all the same.
+    if options.quick:
+        vars(options).update(QUICK)
     return options
 
 

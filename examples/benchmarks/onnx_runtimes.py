@@ -18,8 +18,8 @@ measured. The exit code is 1 if a float32 graph is refused or wrong anywhere.
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
+from argument_types import file_to_write, whole_number
 from rich.console import Console
 from runtime_report import (
     DEMANDED,
@@ -40,12 +40,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Run exported graphs on every runtime, and time ONNX Runtime.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--rounds", type=int, default=9, help="0 times nothing")
-    parser.add_argument("--json", type=Path, help="where to write all numbers")
-    options = parser.parse_args(arguments)
-    if options.rounds < 0:
-        parser.error(f"--rounds must be at least 0; got {options.rounds}.")
-    return options
+    parser.add_argument(
+        "--rounds", type=whole_number(0), default=9, help="0 times nothing"
+    )
+    parser.add_argument("--json", type=file_to_write, help="where to write all numbers")
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,9 +17,9 @@ contender did not orthogonalize every matrix, or nothing was measured.
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from argument_types import file_to_write, plot_to_write, whole_number
 from implementations import BACKENDS
 from machine import versions
 from rich.console import Console
@@ -46,8 +46,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
     parser.add_argument("--model", choices=MODELS, default="gpt2")
-    parser.add_argument("--layers", type=int, help="only the first layers")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--layers", type=whole_number(), help="only the first layers")
+    parser.add_argument("--rounds", type=whole_number(), default=7)
     parser.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
@@ -66,18 +66,17 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=True,
         help="measure the memory of each contender in a process of its own",
     )
-    parser.add_argument("--json", type=Path, help="where to write all numbers")
-    parser.add_argument("--plot", type=Path, help="where to draw the ratios")
+    parser.add_argument("--json", type=file_to_write, help="where to write all numbers")
+    parser.add_argument("--plot", type=plot_to_write, help="where to draw the ratios")
     parser.add_argument("--quick", action="store_true", help="a few tiny matrices")
     options = parser.parse_args(arguments)
-    if options.quick:
-        vars(options).update(QUICK)
-    if options.rounds < 1:
-        parser.error(f"--rounds must be at least 1; got {options.rounds}.")
     try:
         shapes_of(options.model, options.layers)
     except ValueError as error:
         parser.error(str(error).replace("`layers`", "--layers"))
+    # Only now: what --quick replaces is refused all the same.
+    if options.quick:
+        vars(options).update(QUICK)
     return options
 
 

@@ -13,10 +13,10 @@ import inspect
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from argument_types import file_to_write
 from quality_measures import (
     BASELINE,
     SYNTHETIC,
@@ -25,6 +25,9 @@ from quality_measures import (
     breaches,
     jordan_band,
 )
+
+# Its module does not import Keras, whose backend is chosen later.
+from keras_muon.schedules import SCHEDULES
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -39,18 +42,40 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--methods",
         nargs="+",
+        type=method,
         metavar="SCHEDULE[:DTYPE]",
         default=["default"],
         help="names of schedules, or 'default', with a dtype of the products",
     )
     parser.add_argument("--small", action="store_true", help="what the tests use")
-    parser.add_argument("--json", type=Path, help="write every error to this file")
-    options = parser.parse_args(arguments)
-    for method in options.methods:
-        dtype = method.partition(":")[2] or "auto"
-        if dtype not in COMPUTE_DTYPES:
-            parser.error(f"--methods: {method!r}: the dtypes are {COMPUTE_DTYPES}.")
-    return options
+    parser.add_argument(
+        "--json", type=file_to_write, help="write every error to this file"
+    )
+    return parser.parse_args(arguments)
+
+
+def method(text: str) -> str:
+    """Return a method of `measured` as it is, if there is one of this name.
+
+    Args:
+        text: What stands on the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: If the schedule or the dtype is unknown.
+
+    Example:
+        >>> method("you:bfloat16")
+        'you:bfloat16'
+    """
+    schedule, _, dtype = text.partition(":")
+    schedules = ("default", *SCHEDULES)
+    if schedule not in schedules:
+        known = ", ".join(schedules)
+        raise argparse.ArgumentTypeError(f"{text!r}: the schedules are {known}.")
+    if (dtype or "auto") not in COMPUTE_DTYPES:
+        known = ", ".join(COMPUTE_DTYPES)
+        raise argparse.ArgumentTypeError(f"{text!r}: the dtypes are {known}.")
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -132,8 +157,6 @@ def orthogonalized(update: np.ndarray, method: str) -> np.ndarray:
 
 def judged(rows: Sequence[Row], methods: Sequence[str]) -> list[str]:
     """Return in words every breach of the contract by any of these methods."""
-    from keras_muon import SCHEDULES
-
     band = jordan_band(SCHEDULES["jordan"].take())
     return [text for method in methods for text in breaches(rows, method, band)]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from argument_types import file_to_write, plot_to_write, whole_number
 from contenders import BUILT_IN, OURS, OURS_APART
 from implementations import BACKENDS
 from interleaving import median_ratio
@@ -59,15 +60,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=whole_number(), default=7)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--json", type=Path, help="where to write all numbers")
-    parser.add_argument("--plot", type=Path, help="where to draw the ratios")
+    parser.add_argument("--json", type=file_to_write, help="where to write all numbers")
+    parser.add_argument("--plot", type=plot_to_write, help="where to draw the ratios")
     parser.add_argument("--quick", action="store_true", help="a few tiny matrices")
-    options = parser.parse_args(arguments)
-    if options.rounds < 1:
-        parser.error(f"--rounds must be at least 1; got {options.rounds}.")
-    return options
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,10 +18,16 @@ standard deviation of Jordan's over seeds. The exit code is 1 where it does.
 import argparse
 import os
 from collections.abc import Sequence
-from pathlib import Path
+
+from argument_types import file_to_write, plot_to_write, whole_number
+
+# Its module does not import Keras, whose backend is chosen later.
+from keras_muon.schedules import SCHEDULES
 
 SMALL = ("gpt64", "gpt128", "convnet", "vit")
 WIDE = ("gpt384", "convnet384", "vit384", "gpt768")
+# Jordan's is what they are compared with.
+OTHERS = [name for name in SCHEDULES if name != "jordan"]
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -37,26 +43,24 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=(*SMALL, *WIDE),
         default=["gpt64", "convnet", "vit"],
     )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each, 2 or more")
-    parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--every", type=int, default=20, help="steps per evaluation")
-    parser.add_argument("--schedule", help="instead of the default one")
-    parser.add_argument("--plot", type=Path, default=Path("training_curves.png"))
-    parser.add_argument("--json", type=Path, help="where every loss goes, run by run")
+    parser.add_argument(
+        "--seeds", type=whole_number(2), default=3, help="runs of each, 2 or more"
+    )
+    parser.add_argument("--steps", type=whole_number(), default=200)
+    parser.add_argument(
+        "--every", type=whole_number(), default=20, help="steps per evaluation"
+    )
+    parser.add_argument("--schedule", choices=OTHERS, help="instead of the default one")
+    parser.add_argument("--plot", type=plot_to_write, default="training_curves.png")
+    parser.add_argument(
+        "--json", type=file_to_write, help="where every loss goes, run by run"
+    )
     options = parser.parse_args(arguments)
-    if options.seeds < 2:
-        parser.error(f"--seeds: a spread needs 2 or more; got {options.seeds}.")
-    if options.schedule == "jordan":
-        parser.error("--schedule: jordan is what others are compared with.")
-    if not 0 < options.every <= options.steps or options.steps % options.every:
+    if options.steps % options.every:
         parser.error(
             f"--steps must be a multiple of --every; got {options.steps} and "
             f"{options.every}."
         )
-    for name in ("plot", "json"):
-        path = getattr(options, name)
-        if path and not path.absolute().parent.is_dir():
-            parser.error(f"--{name}: there is no folder {path.absolute().parent}.")
     return options
 
 

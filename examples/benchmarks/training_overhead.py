@@ -15,9 +15,9 @@ import argparse
 import json
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from argument_types import file_to_write, whole_number
 from contenders import OURS
 from implementations import BACKENDS
 from interleaving import median_ratio
@@ -40,21 +40,17 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--backend", choices=(*BACKENDS, "all"), default="all")
-    parser.add_argument("--width", type=int, default=256, help="of the GPT")
-    parser.add_argument("--layers", type=int, default=4, help="blocks of the GPT")
-    parser.add_argument("--batch", type=int, default=16, help="sequences of 64 bytes")
-    parser.add_argument("--rounds", type=int, default=7)
+    count, widths = whole_number(), whole_number(multiple=HEADS)
+    parser.add_argument("--width", type=widths, default=256, help="of the GPT")
+    parser.add_argument("--layers", type=count, default=4, help="blocks of the GPT")
+    parser.add_argument("--batch", type=count, default=16, help="sequences of 64 bytes")
+    parser.add_argument("--rounds", type=count, default=7)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--json", type=Path, help="where to write all numbers")
+    parser.add_argument("--json", type=file_to_write, help="where to write all numbers")
     parser.add_argument("--quick", action="store_true", help="a tiny GPT")
     options = parser.parse_args(arguments)
     if options.quick:
         vars(options).update(QUICK)
-    for name in QUICK:
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1; got {getattr(options, name)}.")
-    if options.width % HEADS:
-        parser.error(f"--width must be a multiple of {HEADS}; got {options.width}.")
     return options
 
 
