@@ -8,25 +8,19 @@ keeps the base class of Keras 3.15 from working everywhere.
 
 import contextlib
 import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
 from keras_muon.find_model import may_compile_with_xla, refuse_another_model
 from keras_muon.gradients import prepared
-from keras_muon.opaque_values import after, entry_of, is_compiled_on_cpu
-from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
 from keras_muon.side_by_side import Task, side_by_side
 from keras_muon.state import add_state, is_narrow
+from keras_muon.waiting import Waiting, once_updated
 
 Tensor = Any
 Variable = Any
-
-# Entries of a bucket of small variables that does not wait for the one before: waiting
-# takes an eighth more time on 126 matrices of 32 to 128. A full stack holds more.
-MOST_SIDE_BY_SIDE = 3 * 2**17
 
 
 class BucketedOptimizer(keras.optimizers.Optimizer):
@@ -152,15 +146,15 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             super()._backend_update_step(grads, trainable_variables, learning_rate)
             return
         indices = [self._get_variable_index(v) for v in trainable_variables]
-        tasks, before = [], None
+        tasks, waiting = [], Waiting(trainable_variables)
         for bucket in self.buckets(indices):
             variables = [trainable_variables[i] for i in bucket]
             chosen = [indices[i] for i in bucket]
             given = [grads[i] for i in bucket]
+            before = waiting.awaited_by(variables)
             arguments = (chosen, given, variables, learning_rate, before)
             update = functools.partial(self._update_after, *arguments)
             tasks.append(self.task_of(chosen, update))
-            before = variables if _is_large(variables) else before
         with _without_gradients():
             side_by_side(tasks)
 
@@ -174,9 +168,10 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         resolve to the same replica's copies.
         """
         indices = [self._get_variable_index(v) for _, v in grads_and_vars]
-        before = None
+        waiting = Waiting([variable for _, variable in grads_and_vars])
         for bucket in self.buckets(indices):
             variables = [grads_and_vars[i][1] for i in bucket]
+            before = waiting.awaited_by(variables)
             first, *others = variables
 
             def update(
@@ -194,7 +189,6 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             distribution.extended.update(
                 first, update, args=(gradients, learning_rate), group=False
             )
-            before = variables if _is_large(variables) else before
 
     def _update_after(
         self,
@@ -204,40 +198,8 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         learning_rate: Tensor,
         before: Sequence[Variable] | None,
     ) -> None:
-        with self._in_turn(gradients, variables, before) as gradients:
+        with once_updated(before, gradients, xla=self.may_use_xla) as gradients:
             self.update_bucket(indices, gradients, variables, learning_rate)
-
-    @contextlib.contextmanager
-    def _in_turn(
-        self,
-        gradients: Sequence[Tensor],
-        variables: Sequence[Variable],
-        before: Sequence[Variable] | None,
-    ) -> Iterator[Sequence[Tensor]]:
-        """Give gradients of a large bucket that are there once the one before is done.
-
-        All at once would keep the temporary memory of all: 1.7 to 2.3 times that of the
-        momenta. Small buckets gain from running side by side.
-        """
-        # TensorFlow may not know the extents of a gradient.
-        waits = _is_large(variables) and is_compiled_on_cpu(gradients[0])
-        if before is None or not waits:
-            yield gradients
-        elif self.may_use_xla:
-            # XLA orders operations by the data that they take, and nothing else.
-            yield after(before[-1], gradients)
-        else:
-            import tensorflow as tf
-
-            # All of them: a single thread leaves what nobody waits for to the end. Of
-            # reading alone, without an entry, TensorFlow drops the order.
-            with tf.control_dependencies(list(map(entry_of, before))):
-                yield gradients
-
-
-def _is_large(bucket: Sequence[Variable]) -> bool:
-    sizes = [math.prod(variable.shape) for variable in bucket]
-    return max(sizes) > LARGEST_STACKED_ON_CPU or sum(sizes) > MOST_SIDE_BY_SIDE
 
 
 def _without_gradients() -> contextlib.AbstractContextManager:

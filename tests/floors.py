@@ -118,6 +118,7 @@ FLOORS = {
     "keras_muon.torch_ops": 2.1,
     "keras_muon.torch_steps": 2.3,
     "keras_muon.version": 0.0,
+    "keras_muon.waiting": 2.1,
     "keras_muon.writing": 2.0,
     "keras_muon.xla_ops": 2.1,
 }

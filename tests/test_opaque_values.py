@@ -12,6 +12,7 @@ from keras import ops
 from keras_muon import Muon, batching
 from keras_muon.opaque_values import after, is_compiled_on_cpu, opaque_parts
 from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
+from keras_muon.waiting import Waiting
 
 COMPILES = keras.backend.backend() in ("jax", "tensorflow")
 compiled_only = pytest.mark.skipif(not COMPILES, reason="torch compiles nothing")
@@ -65,9 +66,7 @@ def planned_memory(monkeypatch, layers, in_turn, shapes=SHAPES):
 
     monkeypatch.setattr(batching, "LEAST_STACKED_ON_CPU", 2 * LARGEST_STACKED_ON_CPU)
     if not in_turn:
-        monkeypatch.setattr(
-            "keras_muon.bucketed_optimizer.after", lambda _, gradients: gradients
-        )
+        monkeypatch.setattr(Waiting, "awaited_by", lambda *_: None)
     variables = [keras.Variable(np.zeros(s, "float32")) for s in shapes * layers]
     optimizer = Muon(routes={".*": "muon"})
     optimizer.build(variables)
@@ -94,14 +93,14 @@ def test_a_step_needs_half_of_the_momenta_for_a_while(monkeypatch):
 
 @jax_only
 def test_small_matrices_need_no_more(monkeypatch):
-    """Many of them are several stacks, which wait for each other too: 0.40."""
+    """Many of them are several stacks, of which two are there at a time: 0.40."""
     assert planned_memory(monkeypatch, 320, in_turn=True, shapes=SMALL_SHAPES) < 0.5
 
 
 @jax_only
 def test_one_stack_of_small_matrices_would_need_more(monkeypatch):
     """The guard can fail."""
-    monkeypatch.setattr(batching, "LEAST_SMALL_STACKED_ON_CPU", 2**30)
+    monkeypatch.setattr(batching, "SHARE_SMALL_STACKED_IN_GRAPH", 1.0)
     assert planned_memory(monkeypatch, 320, in_turn=True, shapes=SMALL_SHAPES) > 2.0
 
 
@@ -144,7 +143,7 @@ def used_without_xla(monkeypatch, layers, in_turn):
         batching, "LEAST_STACKED_WITHOUT_XLA", 2 * LARGEST_STACKED_ON_CPU
     )
     if not in_turn:
-        monkeypatch.setattr("keras_muon.bucketed_optimizer._is_large", lambda _: False)
+        monkeypatch.setattr(Waiting, "awaited_by", lambda *_: None)
     variables = [keras.Variable(np.zeros(s, "float32")) for s in SHAPES * layers]
     optimizer = Muon(routes={".*": "muon"})
     optimizer.build(variables)
