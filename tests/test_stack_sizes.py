@@ -1,0 +1,83 @@
+"""How many matrices a stack holds, and over how many stacks they are spread."""
+
+import keras
+import pytest
+
+from keras_muon import MatrixView, batching
+from keras_muon.batching import stacks
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "entries"), [(False, 2**22), (True, 2**26)], ids=["cpu", "other"]
+)
+def test_stacks_of_large_matrices_are_limited(monkeypatch, accelerator, entries):
+    """Matrices for more than one are spread over equal stacks, in their order.
+
+    Two kinds fill stacks of their own.
+    """
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: accelerator)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    large, wide = (MatrixView((1024, n), (0,), (1,)) for n in (1024, 2048))
+    full = entries // 2**20
+    chosen = [large, wide] + [large] * full
+    first, *others = [0, *range(2, full + 2)]
+    expected = [[first, *others[: full // 2]], [1], others[full // 2 :]]
+    assert stacks(chosen, ["float32"] * len(chosen), "auto") == expected
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_stacks_of_small_matrices_are_limited(monkeypatch, backend):
+    """To 2 MiB of float32, or a tenth of all: what a stack needs grows with it.
+
+    In a graph, where two are computed at a time, to less.
+    """
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    small = MatrixView((64, 64), (0,), (1,))
+    sizes = [
+        [len(s) for s in stacks([small] * n, ["float32"] * n, "auto")]
+        for n in (128, 256, 2560)
+    ]
+    if backend == "torch":
+        assert sizes == [[128], [128, 128], [256] * 10]
+    else:
+        assert sizes == [[64, 64], [86, 85, 85], [128] * 20]
+
+
+def test_few_small_matrices_stay_together(monkeypatch):
+    """From 2**17 entries on a second stack saves more than it costs to compile.
+
+    Halves are of all small matrices: kinds that share the work equally stay whole.
+    """
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    square, wide = (MatrixView((64, n), (0,), (1,)) for n in (64, 128))
+    for chosen, sizes in (
+        ([square] * 32, [32]),
+        ([square] * 34, [17, 17]),
+        ([square] * 64 + [wide] * 32, [64, 32]),
+        ([square] * 64 + [wide] * 48, [64, 24, 24]),
+    ):
+        found = stacks(chosen, ["float32"] * len(chosen), "auto")
+        assert [len(stack) for stack in found] == sizes
+
+
+def test_stacks_are_smaller_where_nothing_is_fused(monkeypatch):
+    """TensorFlow without XLA holds more copies of a stack at a time."""
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    large = MatrixView((1024, 1024), (0,), (1,))
+    sizes = [
+        [len(s) for s in stacks([large] * n, ["float32"] * n, "auto", xla=False)]
+        for n in (3, 64)
+    ]
+    assert sizes == [[1] * 3, [4] * 16]
+
+
+def test_deep_models_have_no_more_stacks_than_others(monkeypatch):
+    """Each stack is a part of the graph: on a CPU they grow with the model, too."""
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    large = MatrixView((1024, 1024), (0,), (1,))
+    counts = [len(stacks([large] * n, ["float32"] * n, "auto")) for n in (16, 64, 256)]
+    assert counts == [4, 8, 8]
