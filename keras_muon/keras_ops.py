@@ -14,6 +14,11 @@ from keras_muon.plan import Side
 Tensor = Any
 
 
+# XLA divides by multiplying with the reciprocal, and flushes that of more than this to
+# zero. Entries in such units are below 8.
+LARGEST_UNIT = {"float32": 2.0**125, "float64": 2.0**1021}
+
+
 def wide_dtype(x: Tensor) -> str:
     """Return float64 for float64, and float32 for everything else."""
     given = keras.backend.standardize_dtype(x.dtype)
@@ -104,7 +109,8 @@ class KerasOps(DerivedVerbs):
         return ops.multiply(x, ops.cast(y, x.dtype))
 
     def divided(self, x: Tensor, y: Tensor, dtype: str) -> Tensor:
-        return ops.cast(ops.divide(x, ops.cast(y, x.dtype)), dtype)
+        # XLA makes one division by a product of two, which may overflow.
+        return ops.cast(self.multiplied(x, self.reciprocal(y)), dtype)
 
     def reciprocal(self, y: Tensor) -> Tensor:
         return 1.0 / y
@@ -120,6 +126,7 @@ class KerasOps(DerivedVerbs):
 
     def largest_entry(self, x: Tensor) -> Tensor:
         largest = ops.max(ops.abs(x), axis=(-2, -1), keepdims=True)
+        largest = ops.minimum(largest, LARGEST_UNIT[self.dtype_of(x)])
         return ops.stop_gradient(largest)
 
     def frobenius_norm(self, x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def orthogonalize(
     """Return the approximate polar factor of a matrix, or of each in a stack.
 
     The singular vectors stay, every singular value becomes about 1. The scale of `x`
-    makes no difference: from 1e-30 to 1e30 the result is the same, and zero gives
+    makes no difference: from 1e-30 to 3e38 the result is the same, and zero gives
     zero.
 
     On 512 rows or fewer, in float32, the first products of a named schedule are split

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_muon.keras_ops import KerasOps, wide_dtype
+from keras_muon.keras_ops import LARGEST_UNIT, KerasOps, wide_dtype
 from keras_muon.plan import Side
 
 Tensor = Any
@@ -31,7 +31,8 @@ class TensorflowOps(KerasOps):
         # Without a copy of the absolute values.
         smallest = tf.reduce_min(x, axis=(-2, -1), keepdims=True)
         largest = tf.reduce_max(x, axis=(-2, -1), keepdims=True)
-        return tf.stop_gradient(tf.maximum(largest, -smallest))
+        largest = tf.maximum(largest, -smallest)
+        return tf.stop_gradient(tf.minimum(largest, LARGEST_UNIT[self.dtype_of(x)]))
 
     def _plus_identity(self, a: float, x: Tensor) -> Tensor:
         """Return a I + X, of which the diagonal is added in float32 or better."""

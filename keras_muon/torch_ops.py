@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from keras_muon.keras_ops import KerasOps, wide_dtype
+from keras_muon.keras_ops import LARGEST_UNIT, KerasOps, wide_dtype
 from keras_muon.matrix_ops import DerivedVerbs, Turned
 from keras_muon.panels import torch_panels
 from keras_muon.plan import Side
@@ -83,7 +83,8 @@ class TorchOps(KerasOps):
         # Without a copy of the absolute values.
         x = x.detach()
         smallest = x.amin(dim=(-2, -1), keepdim=True)
-        return x.amax(dim=(-2, -1), keepdim=True).maximum(-smallest)
+        largest = x.amax(dim=(-2, -1), keepdim=True).maximum(-smallest)
+        return largest.clamp_(max=LARGEST_UNIT[self.dtype_of(x)])
 
     def frobenius_norm(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or _recorded(x):

@@ -5,6 +5,7 @@ import contextlib
 import keras
 import numpy as np
 import pytest
+from compiled_functions import compiled
 from keras import ops
 from oracle import from_matrices, polar_by_svd, to_matrices
 
@@ -150,6 +151,23 @@ def test_float64_has_a_range_of_its_own(rng, scale, shape):
     expected = polar_by_svd(x, SCHEDULES["jordan"].take())
     # Largest error seen 5.7e-15; a factor of zero is off by 0.59.
     assert np.abs(result - expected).max() < 1e-12
+
+
+@pytest.mark.parametrize("schedule", ["auto", "jordan"])
+@pytest.mark.parametrize("shape", [(6, 10), (3, 6, 10), (384, 390)], ids=str)
+def test_the_largest_entries_of_float32(rng, shape, schedule):
+    """XLA divides by what it multiplies, of which the reciprocal would vanish."""
+
+    def function(x):
+        return orthogonalize(x, schedule, compute_dtype="float32")
+
+    x = rng.uniform(-1.0, 1.0, shape).astype("float32")
+    largest = x * np.finfo("float32").max
+    expected = ops.convert_to_numpy(function(x))
+    for each in (function, *compiled(function)):
+        result = ops.convert_to_numpy(each(ops.convert_to_tensor(largest)))
+        # Largest difference seen 1.5e-6; a factor of zero is off by 0.2 or more.
+        np.testing.assert_allclose(result, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
