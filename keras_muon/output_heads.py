@@ -14,6 +14,7 @@ import keras
 
 from keras_muon.sublayers import sublayers, weighted_leaves
 from keras_muon.symbolic_calls import build_specs, symbolic_calls
+from keras_muon.tied_products import Shapes, multiplies_by_weight, shapes_of_matrices
 
 
 class Heads(NamedTuple):
@@ -36,7 +37,8 @@ def output_heads(model: Any) -> Heads:
     through layers without weights, and into nested models. A model or layer with its
     own `call` is run once on symbolic tensors, which makes such a graph. Where its code
     cannot be run so, the weighted layer that is called last stands for the head, or the
-    one created last where no call can be followed, and is not proven.
+    one created last where no call can be followed, and is not proven. A product with a
+    weight of another layer, as of a tied embedding, is a head that is no layer.
 
     Args:
         model: A built `keras.Model`, or any layer.
@@ -51,10 +53,11 @@ def output_heads(model: Any) -> Heads:
         >>> output_heads(model).ids == {id(head)}
         True
     """
+    shapes = shapes_of_matrices(model)
     if _is_graph(model):
-        found = list(_heads_of_tensors(_last_outputs(model), set()))
+        found = list(_heads_of_tensors(_last_outputs(model), set(), shapes))
     else:
-        found = _heads_of_call(model, build_specs(model), sure_of_order=False)
+        found = _heads_of_call(model, build_specs(model), shapes, sure_of_order=False)
     ids = {id(leaf) for leaf, _ in found if leaf is not None}
     return Heads(ids, all(proven for _, proven in found))
 
@@ -90,7 +93,7 @@ def _is_graph(layer: Any) -> bool:
 
 
 def _heads_of_tensors(
-    tensors: list[Any], seen: set, behind_gain: bool = False
+    tensors: list[Any], seen: set, shapes: Shapes, behind_gain: bool = False
 ) -> Iterator[Found]:
     """Walk back from symbolic tensors to the first weighted layer on each path.
 
@@ -108,20 +111,26 @@ def _heads_of_tensors(
             continue
         if _is_graph(operation):
             inner = keras.tree.flatten(operation.outputs)[position]
-            yield from _heads_of_tensors([inner], seen, behind_gain)
+            yield from _heads_of_tensors([inner], seen, shapes, behind_gain)
             continue
         seen.add((id(operation), node_index))
         weights = getattr(operation, "weights", [])
-        if any(len(variable.shape) > 1 for variable in weights):
-            call = (node.arguments.args, node.arguments.kwargs)
-            yield from _heads_of_call(operation, call, True, behind_gain)
+        call = (node.arguments.args, node.arguments.kwargs)
+        if multiplies_by_weight(operation, call, shapes):
+            yield None, True
+        elif any(len(variable.shape) > 1 for variable in weights):
+            yield from _heads_of_call(operation, call, shapes, True, behind_gain)
         elif len(node.input_tensors) == 1 or not (behind_gain or weights):
             gain = behind_gain or bool(weights)
-            yield from _heads_of_tensors(node.input_tensors, seen, gain)
+            yield from _heads_of_tensors(node.input_tensors, seen, shapes, gain)
 
 
 def _heads_of_call(
-    layer: Any, call: Any, sure_of_order: bool, behind_gain: bool = False
+    layer: Any,
+    call: Any,
+    shapes: Shapes,
+    sure_of_order: bool,
+    behind_gain: bool = False,
 ) -> list[Found]:
     """The heads of a layer with its own `call`: by its graph, else by order."""
     leaves = weighted_leaves(layer)
@@ -129,7 +138,7 @@ def _heads_of_call(
         return [(leaf, True) for leaf in leaves]
     calls = list(symbolic_calls(layer, call))
     for args, kwargs in calls:
-        probe = _GraphProbe(layer, behind_gain)
+        probe = _GraphProbe(layer, shapes, behind_gain)
         with _unchanged_nodes(layer), keras.StatelessScope():
             try:
                 probe(*args, **kwargs)
@@ -208,15 +217,17 @@ class _Probe(keras.Layer):
 class _GraphProbe(_Probe):
     """Runs another layer's `call` so that the layers inside record their graph."""
 
-    def __init__(self, target: Any, behind_gain: bool):
+    def __init__(self, target: Any, shapes: Shapes, behind_gain: bool):
         super().__init__(target)
+        self.shapes = shapes
         self.behind_gain = behind_gain
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         outputs = self.target.call(*args, **kwargs)
         # Now, because Keras is about to make this probe the outputs' origin.
         tensors = keras.tree.flatten(outputs)
-        found = list(_heads_of_tensors(tensors, set(), self.behind_gain))
+        walk = _heads_of_tensors(tensors, set(), self.shapes, self.behind_gain)
+        found = list(walk)
         object.__setattr__(self, "found", found)
         return outputs
 

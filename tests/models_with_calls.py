@@ -39,6 +39,28 @@ class Tokens(keras.Model):
         return self.head(self.trunk(keras.ops.one_hot(tokens, 8)))
 
 
+class Tied(keras.Model):
+    """Its head is the table of its embedding, transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = layers.Embedding(9, 4, name="table")
+        self.trunk = dense("trunk")
+
+    def call(self, tokens):
+        x = keras.ops.tanh(self.trunk(self.table(tokens)))
+        return x @ keras.ops.transpose(self.table.embeddings)
+
+
+class TiedByVariable(Tied):
+    """The same by the variable itself, in the dtype of the features."""
+
+    def call(self, tokens):
+        x = self.trunk(self.table(tokens))
+        table = keras.ops.cast(self.table.embeddings, x.dtype)
+        return keras.ops.einsum("btd,vd->btv", x, table)
+
+
 class TwoArguments(HeadFirst):
     """Two tensors as two arguments, the second under its name."""
 

@@ -169,6 +169,32 @@ def tied_embedding():
     return keras.Model(inputs, table(x, reverse=True))
 
 
+def tied_by_hand():
+    """The last layer with a matrix is hidden: the head is no layer."""
+    table = layers.Embedding(9, 4, name="table")
+    inputs = keras.Input((5,), dtype="int32")
+    x = dense("trunk")(table(inputs))
+    return keras.Model(
+        inputs, keras.ops.matmul(x, keras.ops.transpose(table.embeddings))
+    )
+
+
+def tied_by_hand_before_softmax():
+    """The same by the variable itself, with what follows a head."""
+    table = layers.Embedding(9, 4, name="table")
+    inputs = keras.Input((5,), dtype="int32")
+    x = dense("trunk")(table(inputs))
+    logits = keras.ops.einsum("btd,vd->btv", x, table.embeddings)
+    return keras.Model(inputs, layers.Softmax()(logits / 30.0))
+
+
+def constant_behind_the_head():
+    """A fixed product, such as a filter bank, is no head."""
+    inputs = keras.Input((8,))
+    x = dense("head")(dense("trunk")(inputs))
+    return keras.Model(inputs, keras.ops.matmul(x, np.ones((4, 6), "float32")))
+
+
 def no_weights():
     inputs = keras.Input((8,))
     return keras.Model(inputs, layers.Softmax()(inputs))
@@ -197,6 +223,9 @@ MODELS = {
     layer_that_is_head_and_trunk: {"shared"},
     wrapped_head: {"head"},
     tied_embedding: {"table"},
+    tied_by_hand: set(),
+    tied_by_hand_before_softmax: set(),
+    constant_behind_the_head: {"head"},
     no_weights: set(),
 }
 

@@ -14,6 +14,8 @@ from models_with_calls import (
     InList,
     Pair,
     Recurrent,
+    Tied,
+    TiedByVariable,
     Tokens,
     TwoArguments,
     TwoShapes,
@@ -47,6 +49,7 @@ CALLED = {
     "graph inside": (AroundAGraph, (FEATURES,), {}),
     "recurrent": (Recurrent, (FEATURES,), {}),
 }
+TIED = {"matrix": Tied, "variable": TiedByVariable}
 
 
 @pytest.mark.parametrize("name", CALLED)
@@ -56,6 +59,15 @@ def test_head_of_a_subclassed_model(name):
     model = kind()
     model(*args, **kwargs)
     assert named_heads(model) == {"head"}
+
+
+@pytest.mark.parametrize("kind", TIED.values(), ids=TIED)
+def test_a_tied_head_that_is_no_layer(kind):
+    """The last layer that is called is hidden then."""
+    model = kind()
+    model(TOKENS)
+    assert named_heads(model) == set()
+    assert output_heads(model).proven
 
 
 def test_head_of_a_model_that_was_built_by_shape():
