@@ -32,14 +32,15 @@ def prepared(
         The gradients in the same order.
 
     Raises:
-        ValueError: If there are some, but not as many as variables, or if a shape
-            differs.
+        ValueError: If there are some, but not as many as variables, if a shape
+            differs, or if a variable is there twice.
     """
     dense = [_densified(gradient) for gradient in gradients]
     if any(issubclass(kind, ARRAYS) for kind in set(map(type, dense))):
         dense = [_as_tensor(gradient) for gradient in dense]
     if dense and variables is not None:
         _check_shapes(dense, variables)
+        _check_unique(variables)
     # There are few dtypes: what is small is stepped faster than its dtype is looked up.
     kinds = {gradient.dtype: gradient for gradient in dense if gradient is not None}
     narrow = {dtype for dtype, gradient in kinds.items() if is_narrow(gradient)}
@@ -73,6 +74,19 @@ def _check_shapes(gradients: Sequence[Any], variables: Sequence[Variable]) -> No
                 f"variable has shape {wanted}. Pass the gradients in the order of "
                 "the variables."
             )
+
+
+def _check_unique(variables: Sequence[Variable]) -> None:
+    if len(set(map(id, variables))) == len(variables):
+        return
+    seen: set[int] = set()
+    for variable in variables:
+        if id(variable) in seen:
+            raise ValueError(
+                f"`trainable_variables` has {variable.path!r} twice: its steps in one "
+                "call would not add up. Pass it once, with the sum of its gradients."
+            )
+        seen.add(id(variable))
 
 
 def _as_tensor(gradient: Any) -> Tensor:

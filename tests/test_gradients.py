@@ -144,6 +144,19 @@ def test_gradients_may_be_arrays_or_lists(kind):
         np.testing.assert_allclose(value, expected, rtol=0, atol=TOLERANCE)
 
 
+def test_a_variable_that_is_there_twice_is_refused():
+    """Before anything has moved: one of its two steps would be lost."""
+    optimizer, variables = Muon(0.1, routes=ROUTES), new_variables()
+    optimizer.build(variables)
+    before = by_name([*variables, *optimizer.variables])
+    first, second, *_ = variables
+    gradient = keras.ops.ones((6, 4))
+    with pytest.raises(ValueError, match="`trainable_variables` has 'first' twice"):
+        optimizer.apply([gradient] * 3, [first, second, first])
+    for name, value in by_name([*variables, *optimizer.variables]).items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_only_variables_of_keras_are_trained():
     """Tensors in them have neither path nor state."""
     values = [variable.value for variable in new_variables()]
