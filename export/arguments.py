@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from keras_muon.admissible import Triple
-from keras_muon.messages import require_count, require_flag, unknown_name
+from keras_muon.messages import require_choice, require_count, require_flag
 from keras_muon.schedules import Schedule
 
 # What ONNX Runtime computes on every processor. On CPUs it has no bfloat16 arithmetic,
@@ -148,39 +148,33 @@ def checked_extents(shape: object) -> tuple[int, ...]:
 
 def checked_dtype(dtype: object) -> str:
     """Return `dtype` if ONNX Runtime computes in it, or refuse it."""
-    if dtype in DTYPES:
-        return str(dtype)
     way_out = ""
-    if dtype in EMULATED:
+    if isinstance(dtype, str) and dtype in EMULATED:
         way_out = (
             "ONNX Runtime has no bfloat16 arithmetic on CPUs, and computes float16 in "
             f"float32 there. Pass dtype='float32', emulate={dtype!r}: every product "
             "is then rounded as it would be."
         )
-    raise unknown_name("dtype", dtype, DTYPES, way_out)
+    return require_choice("dtype", dtype, DTYPES, way_out)
 
 
 def checked_emulation(emulate: object, dtype: str) -> str | None:
     """Return `emulate` if it is a dtype to be emulated in float32, or refuse it."""
     if emulate is None:
         return None
-    if emulate not in EMULATED:
-        raise unknown_name("emulate", emulate, EMULATED, "None emulates nothing.")
+    name = require_choice("emulate", emulate, EMULATED, "None emulates nothing.")
     if dtype != "float32":
         raise ValueError(
             f"`emulate` rounds float32 products; received emulate={emulate!r} with "
             f"dtype={dtype!r}. Pass dtype='float32'."
         )
-    return str(emulate)
+    return name
 
 
 def checked_side(side: object) -> str:
     """Return `side` if it is one, or refuse it."""
-    if side not in SIDES:
-        raise unknown_name(
-            "side", side, SIDES, "It is the side of the Gram matrix: X X^T or X^T X."
-        )
-    return str(side)
+    way_out = "It is the side of the Gram matrix: X X^T or X^T X."
+    return require_choice("side", side, SIDES, way_out)
 
 
 def checked_opset(opset: object) -> int:

@@ -15,7 +15,7 @@ from keras_muon.export.arguments import (
     checked_triples,
 )
 from keras_muon.export.formulas import PANELLED, formula_of
-from keras_muon.messages import require_count, unknown_name
+from keras_muon.messages import require_choice, require_count
 from keras_muon.plan import Plan, Side, short_side
 from keras_muon.plan_choice import plan_for
 from keras_muon.schedules import Schedule, get_schedule
@@ -168,9 +168,7 @@ class Iteration:
 
 
 def _check_method(method: object, shape: GraphShape, side: str) -> None:
-    if method not in METHODS:
-        raise unknown_name("method", method, METHODS)
-    if method == "standard":
+    if require_choice("method", method, METHODS) == "standard":
         return
     if shape.is_symbolic:
         raise ValueError(

@@ -9,7 +9,7 @@ from typing import Any
 import onnx
 
 from keras_muon.export.extras import INSTALL_RUNTIME, require_onnxruntime
-from keras_muon.messages import require_count, require_flag, unknown_name
+from keras_muon.messages import require_choice, require_count, require_flag
 
 Session = Any
 
@@ -57,9 +57,7 @@ def session_for(
 
 def chosen_device(device: str) -> str:
     """Return `"cpu"` or `"cuda"`; `"auto"` looks for a device of NVIDIA."""
-    if device not in DEVICES:
-        raise unknown_name("device", device, DEVICES)
-    if device != "auto":
+    if require_choice("device", device, DEVICES) != "auto":
         return device
     # Not get_available_providers(): it lists what the wheel was built for.
     list_devices = getattr(require_onnxruntime(), "get_ep_devices", None)

@@ -31,9 +31,16 @@ def check_base_arguments(received: Mapping[str, Any], own: Iterable[str]) -> Non
             raise TypeError(
                 f"Unknown argument `{name}`; here it is {OTHER_NAMES[name]}."
             )
+        if name in VARIABLES:
+            raise TypeError(
+                f"Unknown argument `{name}`: an optimizer of Keras is given its "
+                "variables by model.compile, or by "
+                "optimizer.build(model.trainable_variables)."
+            )
         if name not in BASE_ARGUMENTS:
             known = sorted({*own, *BASE_ARGUMENTS})
-            raise TypeError(str(unknown_name("argument", name, known)))
+            error = unknown_name("argument of Muon", name, known, likeness=0.7)
+            raise TypeError(str(error))
         if value is not None:
             BASE_ARGUMENTS[name](name, value)
 
@@ -74,6 +81,7 @@ BASE_ARGUMENTS: dict[str, Callable[[str, Any], object]] = {
 
 # What other optimizers call the same thing.
 OTHER_NAMES = {
+    "adam_lr": "`adam_learning_rate`",
     "adam_lr_ratio": '`adam_learning_rate={"ratio": x}`',
     "beta_1": "`adam_beta_1`",
     "beta_2": "`adam_beta_2`",
@@ -87,5 +95,10 @@ OTHER_NAMES = {
     "muon_a": "`schedule`",
     "muon_b": "`schedule`",
     "muon_c": "`schedule`",
+    "ns_coefficients": "`schedule`",
     "rms_rate": "`rms`",
+    "wd": "`weight_decay`",
 }
+
+# What torch calls the variables.
+VARIABLES = ("params", "parameters", "variables")

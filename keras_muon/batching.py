@@ -43,7 +43,9 @@ Batched = str | bool
 
 def check_batched(batched: object) -> Batched:
     """Return `batched` if it is "auto", True or False, or refuse it."""
-    if batched is True or batched is False or batched == "auto":
+    if batched is True or batched is False:
+        return batched
+    if isinstance(batched, str) and batched == "auto":
         return batched
     raise ValueError(f"`batched` must be 'auto', True or False; received {batched!r}.")
 

@@ -3,20 +3,56 @@
 import difflib
 import inspect
 import math
+import operator
 import os
 from collections.abc import Iterable
 
 
-def unknown_name(
+def require_choice(
     argument: str, received: object, known: Iterable[str], way_out: str = ""
-) -> ValueError:
-    """Return the error for a name that is not in a table, with close matches.
+) -> str:
+    """Return `received` if it is one of the known names, or refuse it.
 
     Args:
         argument: Name of the argument, as the user wrote it.
         received: The value that was passed.
         known: The names that are allowed.
         way_out: A sentence that says what to do if none of them fits.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: If it is another name, or no name.
+
+    Example:
+        >>> require_choice("schedule", "you", ["jordan", "you"])
+        'you'
+    """
+    known = list(known)
+    # An array would be compared entry by entry.
+    if not isinstance(received, str) or received not in known:
+        raise unknown_name(argument, received, known, way_out)
+    return received
+
+
+def unknown_name(
+    argument: str,
+    received: object,
+    known: Iterable[str],
+    way_out: str = "",
+    *,
+    likeness: float = 0.5,
+) -> ValueError:
+    """Return the error for a name that is not in a table, with close matches.
+
+    Args:
+        argument: Name of the argument, as the user wrote it, or a description that
+            marks what is code itself.
+        received: The value that was passed.
+        known: The names that are allowed.
+        way_out: A sentence that says what to do if none of them fits.
+        likeness: How much of a name must agree for it to be suggested, in [0, 1].
 
     Returns:
         A `ValueError` to raise.
@@ -26,10 +62,13 @@ def unknown_name(
         Unknown `schedule`: 'yuo'; did you mean 'you'? Known: 'jordan', 'you'.
     """
     known = list(known)
-    close = difflib.get_close_matches(str(received), known, n=1, cutoff=0.5)
-    guess = f"; did you mean {close[0]!r}?" if close else "."
+    lower = {name.lower(): name for name in known}
+    text = str(received).lower()
+    close = difflib.get_close_matches(text, lower, n=1, cutoff=likeness)
+    guess = f"; did you mean {lower[close[0]]!r}?" if close else "."
     names = ", ".join(repr(name) for name in known)
-    text = f"Unknown `{argument}`: {received!r}{guess} Known: {names}."
+    named = argument if "`" in argument or " " in argument else f"`{argument}`"
+    text = f"Unknown {named}: {received!r}{guess} Known: {names}."
     return ValueError(f"{text} {way_out}".rstrip())
 
 
@@ -60,7 +99,7 @@ def require_number(
         ValueError: If it lies outside the range, or is not finite.
     """
     try:
-        if isinstance(received, (bool, str)):
+        if isinstance(received, (bool, str)) or getattr(received, "shape", ()) != ():
             raise TypeError
         number = float(received)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -93,12 +132,15 @@ def require_count(argument: str, received: object, *, way_out: str = "") -> int:
         TypeError: If it is not an integer.
         ValueError: If it is below 1.
     """
-    if isinstance(received, bool) or not hasattr(received, "__index__"):
+    try:
+        if isinstance(received, bool):
+            raise TypeError
+        count = operator.index(received)  # type: ignore[arg-type]
+    except TypeError:
         raise TypeError(
             f"`{argument}` must be a whole number of at least 1; received "
             f"{received!r}. {way_out}".rstrip()
-        )
-    count = received.__index__()
+        ) from None
     if count < 1:
         raise ValueError(
             f"`{argument}` must be at least 1; received {count}. {way_out}".rstrip()

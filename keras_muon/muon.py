@@ -10,7 +10,7 @@ from keras_muon.base_arguments import check_base_arguments
 from keras_muon.batching import check_batched
 from keras_muon.description import print_description
 from keras_muon.matrix_optimizer import MatrixOptimizer
-from keras_muon.messages import require_flag, require_number, unknown_name
+from keras_muon.messages import require_choice, require_flag, require_number
 from keras_muon.planning import check_compute_dtype
 from keras_muon.rates import AdamRate, checked_decay, checked_rate
 from keras_muon.route_source import RouteSource
@@ -154,15 +154,13 @@ class Muon(MatrixOptimizer):
         self.adam_beta_1 = require_number("adam_beta_1", adam_beta_1, below=1.0)
         self.adam_beta_2 = require_number("adam_beta_2", adam_beta_2, below=1.0)
         self.adam_epsilon = require_number("adam_epsilon", adam_epsilon)
-        same = adam_weight_decay == "same"
+        same = isinstance(adam_weight_decay, str) and adam_weight_decay == "same"
         self.adam_weight_decay = (
             "same" if same else checked_decay("adam_weight_decay", adam_weight_decay)
         )
         self.batched = check_batched(batched)
         self.strict = strict
-        if nonfinite not in NONFINITE:
-            raise unknown_name("nonfinite", nonfinite, NONFINITE)
-        self.nonfinite = nonfinite
+        self.nonfinite = require_choice("nonfinite", nonfinite, NONFINITE)
         # Plain data about variables; as ordinary attributes they would be tracked.
         object.__setattr__(self, "_route_source", RouteSource(exclude, routes, strict))
         object.__setattr__(self, "_routes", ())

@@ -13,7 +13,7 @@ from keras_muon.devices import (
 )
 from keras_muon.in_turn import in_turn, in_turn_within
 from keras_muon.keras_ops import KerasOps, wide_dtype
-from keras_muon.messages import unknown_name
+from keras_muon.messages import require_choice
 from keras_muon.opaque_values import is_compiled_on_cpu
 from keras_muon.plan import Loop, Plan
 from keras_muon.plan_choice import (
@@ -144,9 +144,8 @@ def carrier(
 
 def check_compute_dtype(compute_dtype: object) -> str:
     """Return `compute_dtype` if it is one that NS can use, or refuse it."""
-    if compute_dtype not in COMPUTE_DTYPES:
-        raise unknown_name("compute_dtype", compute_dtype, COMPUTE_DTYPES)
-    if compute_dtype == "float64" and keras.backend.backend() == "jax":
+    name = require_choice("compute_dtype", compute_dtype, COMPUTE_DTYPES)
+    if name == "float64" and keras.backend.backend() == "jax":
         import jax
 
         if not jax.config.jax_enable_x64:
@@ -154,4 +153,4 @@ def check_compute_dtype(compute_dtype: object) -> str:
                 "`compute_dtype` 'float64' would be float32 on JAX, which computes in "
                 "float64 only after jax.config.update('jax_enable_x64', True)."
             )
-    return str(compute_dtype)
+    return name

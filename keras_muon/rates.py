@@ -1,5 +1,6 @@
 """Learning rates: checked, and the one of AdamW derived from Muon's."""
 
+import inspect
 import numbers
 from typing import Any
 
@@ -65,6 +66,12 @@ class AdamRate:
             return self.given(iterations)
         return self.given() if callable(self.given) else self.given
 
+    def __repr__(self) -> str:
+        if self.ratio is not None:
+            return f"AdamRate({self.ratio:g} * learning_rate)"
+        given = "learning_rate" if self.given is None else repr(self.given)
+        return f"AdamRate({given})"
+
     def to_json(self, learning_rate: Any) -> Any:
         """Return the argument that recreates this rate beside `learning_rate`."""
         if self.ratio is not None:
@@ -86,17 +93,34 @@ def checked_rate(argument: str, rate: Any) -> Any:
         The rate.
 
     Raises:
-        TypeError: If it is neither a number nor callable.
+        TypeError: If it is neither a number nor callable, or a callable that takes
+            arguments.
         ValueError: If it is negative or not finite.
     """
     schedule = keras.optimizers.schedules.LearningRateSchedule
-    if isinstance(rate, schedule) or (callable(rate) and not ops.is_tensor(rate)):
+    if isinstance(rate, schedule):
+        return rate
+    if callable(rate) and not ops.is_tensor(rate):
+        _check_callable(argument, rate)
         return rate
     if isinstance(rate, numbers.Real) or ops.is_tensor(rate):
         return require_number(argument, rate)
-    return require_number(
-        argument, rate, way_out="Pass a float, a LearningRateSchedule or a callable."
-    )
+    way_out = "Pass a float, a LearningRateSchedule or a callable."
+    if argument == "adam_learning_rate":
+        way_out += ' {"ratio": x} is x times `learning_rate`.'
+    return require_number(argument, rate, way_out=way_out)
+
+
+def _check_callable(argument: str, rate: Any) -> None:
+    try:
+        inspect.signature(rate).bind()
+    except ValueError:
+        return  # Written in C: it does not say what it takes.
+    except TypeError as error:
+        raise TypeError(
+            f"`{argument}` is called without arguments; received {rate!r}: {error}. "
+            "For a rate by step pass a keras.optimizers.schedules.LearningRateSchedule."
+        ) from None
 
 
 def checked_decay(argument: str, decay: Any) -> float | None:

@@ -70,7 +70,8 @@ def check_patterns(
     for pattern in [*exclude, *(overrides or {})]:
         _compiled(pattern)
     for pattern, wanted in (overrides or {}).items():
-        if wanted not in RULES and not isinstance(wanted, (MatrixView, Mapping)):
+        rule = isinstance(wanted, str) and wanted in RULES
+        if not rule and not isinstance(wanted, (MatrixView, Mapping)):
             raise ValueError(
                 f"`routes[{pattern!r}]` must be 'muon', 'adamw', a MatrixView, or a "
                 "dictionary of in_axes, out_axes and batch_axes; received "
@@ -121,12 +122,26 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 def _matches_nothing(pattern: str, paths: Sequence[str]) -> ValueError:
     inside = [path for path in paths if re.search(pattern, path)]
-    close = inside[:3] or difflib.get_close_matches(pattern, paths, n=3, cutoff=0.3)
-    hint = f" Close: {listed(close)}. Patterns match" if close else " Patterns match"
+    close = inside[:3] or _close(pattern, paths)
+    hint = f"{'Close' if close else 'There are'}: {listed(close or paths)}. Patterns"
     if inside:
-        hint = f" It matches a part of {listed(inside)}: patterns must match"
+        hint = f"It matches a part of {listed(inside)}: patterns must"
     return ValueError(
         f"Pattern {pattern!r} in `exclude` or `routes` matches none of the "
-        f"{len(paths)} variables.{hint} whole paths; write '.*' where anything may "
-        "stand."
+        f"{len(paths)} variables. {hint} match whole paths; write '.*' where anything "
+        "may stand."
     )
+
+
+def _close(pattern: str, paths: Sequence[str]) -> list[str]:
+    """Return up to three paths that have most letters of a pattern in a row."""
+    letters = re.sub(r"\\.|\W", "", pattern).lower()
+
+    def shared(path: str) -> float:
+        found = difflib.SequenceMatcher(None, letters, re.sub(r"\W", "", path).lower())
+        return sum(
+            block.size for block in found.get_matching_blocks() if block.size > 2
+        )
+
+    close = sorted(paths, key=shared, reverse=True)
+    return [path for path in close[:3] if shared(path) > len(letters) / 2]

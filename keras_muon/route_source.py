@@ -141,7 +141,7 @@ def _table(routes: Any) -> tuple[list[Route], dict[str, Any]]:
     if text or not isinstance(routes, Sequence) or not routes:
         raise TypeError(
             "`routes` must be a dictionary from patterns to rules, or a list of "
-            f"routes; received {routes!r}. Example: routes={{'head/.*': 'adamw'}}; "
+            f"routes; received {routes!r}. Example: routes={{'.*head/.*': 'adamw'}}; "
             "None has the routes found."
         )
     kept = [entry for entry in routes if _is_pattern(entry)]
@@ -152,10 +152,11 @@ def _table(routes: Any) -> tuple[list[Route], dict[str, Any]]:
             if not _is_pattern(route)
         ]
         return table, {entry["pattern"]: entry["wanted"] for entry in kept}
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError):
         raise TypeError(
-            f"`routes` must be a list of routes or of what Route.to_json returns; "
-            f"received {routes!r}: {error}."
+            "`routes` must be a list of routes or of what Route.to_json returns; "
+            f"received {routes!r}. Patterns are a dictionary, "
+            "routes={'.*head/.*': 'adamw'}."
         ) from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from keras_muon.matrix_view import MatrixView
-from keras_muon.messages import unknown_name
+from keras_muon.messages import require_choice
 from keras_muon.renaming import Named, paired, resembles_any
 
 Rule = Literal["muon", "adamw"]
@@ -48,8 +48,7 @@ class Route:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(self.shape))
-        if self.rule not in ("muon", "adamw"):
-            raise unknown_name("rule", self.rule, ["muon", "adamw"])
+        require_choice("rule", self.rule, ["muon", "adamw"])
         if self.rule == "muon" and self.view is None:
             raise ValueError(
                 f"Route of {self.path!r}: rule 'muon' needs a view. Pass "

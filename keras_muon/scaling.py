@@ -8,7 +8,7 @@ outputs.
 import math
 from collections.abc import Callable
 
-from keras_muon.messages import require_count, require_number, unknown_name
+from keras_muon.messages import require_choice, require_count, require_number
 
 # Liu et al. 2025, section 2.2: AdamW's updates have a root mean square of 0.2 to 0.4.
 ADAMW_RMS = 0.2
@@ -130,8 +130,7 @@ def get_scaling(scaling: str, *, rms: float = ADAMW_RMS) -> Scaling:
         2.0
     """
     require_number("rms", rms, open_minimum=True)
-    if not isinstance(scaling, str) or scaling not in SCALINGS:
-        raise unknown_name("scaling", scaling, SCALINGS)
+    scaling = require_choice("scaling", scaling, SCALINGS)
     if scaling == "moonlight":
         return lambda fan_in, fan_out: moonlight_scale(fan_in, fan_out, rms)
     return SCALINGS[scaling]

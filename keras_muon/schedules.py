@@ -11,7 +11,7 @@ import types
 from collections.abc import Mapping
 
 from keras_muon.admissible import Triple, check_range
-from keras_muon.messages import require_count, require_number, unknown_name
+from keras_muon.messages import require_choice, require_count, require_number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,8 +62,7 @@ class Schedule:
         set_field(self, "steps", require_count("steps", steps))
         safety = require_number("safety", self.safety, minimum=1.0, below=2.0)
         set_field(self, "safety", safety)
-        if self.tail not in ("repeat", "refuse"):
-            raise unknown_name("tail", self.tail, ["repeat", "refuse"])
+        require_choice("tail", self.tail, ["repeat", "refuse"])
         compressed = self.compressed
         if not isinstance(compressed, (list, tuple)) or compressed:
             compressed = _checked_triples(compressed, "compressed")
@@ -148,14 +147,8 @@ def get_schedule(schedule: "str | dict | Schedule") -> Schedule:
         return schedule
     if isinstance(schedule, dict):
         return Schedule.from_json(schedule)
-    if not isinstance(schedule, str) or schedule not in SCHEDULES:
-        raise unknown_name(
-            "schedule",
-            schedule,
-            SCHEDULES,
-            "For your own, pass Schedule(coefficients=((a, b, c), ...)).",
-        )
-    return SCHEDULES[schedule]
+    way_out = "For your own, pass Schedule(coefficients=((a, b, c), ...))."
+    return SCHEDULES[require_choice("schedule", schedule, SCHEDULES, way_out)]
 
 
 def _checked_triples(given: object, name: str) -> tuple[Triple, ...]:

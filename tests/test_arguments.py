@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from keras_muon import Muon
-from keras_muon.base_arguments import BASE_ARGUMENTS, OTHER_NAMES
+from keras_muon.base_arguments import BASE_ARGUMENTS, OTHER_NAMES, VARIABLES
 
 NAN = float("nan")
+
+# What collects all other arguments is none.
+KIND = {"base_arguments"}
 
 # (argument, a bad value, what the message says is allowed)
 OWN = [
@@ -44,6 +47,7 @@ OWN = [
     ("compute_dtype", None, "'auto', 'float32', 'float64', 'bfloat16', 'float16'"),
     ("adam_learning_rate", -0.1, "[0, inf)"),
     ("adam_learning_rate", "same", "a float, a LearningRateSchedule or a callable"),
+    ("adam_learning_rate", {"share": 0.1}, '{"ratio": x}'),
     ("adam_beta_1", 1.0, "[0, 1)"),
     ("adam_beta_1", "high", "a number"),
     ("adam_beta_2", 1.0, "[0, 1)"),
@@ -100,6 +104,36 @@ def test_a_bad_value_is_refused_by_name(argument, value, allowed):
     assert f"`{argument}`" in message
     assert repr(value) in message
     assert allowed in message
+
+
+@pytest.mark.parametrize(
+    "argument", sorted(inspect.signature(Muon).parameters.keys() - KIND)
+)
+def test_an_array_is_refused_by_name(argument):
+    """Whatever is compared with it would be compared entry by entry."""
+    with pytest.raises((TypeError, ValueError), match=f"`{argument}`.*array"):
+        Muon(**{argument: np.ones(3)})
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_variables_are_not_given_to_the_optimizer(name):
+    """Whoever comes from torch reads who hands them over."""
+    with pytest.raises(TypeError, match=f"`{name}`: .*model.compile"):
+        Muon(**{name: []})
+
+
+def test_a_name_that_is_like_no_other_suggests_none():
+    """A guess would lead away."""
+    with pytest.raises(TypeError, match=r"argument of Muon: 'use_cautious'\. Known"):
+        Muon(use_cautious=True)
+
+
+@pytest.mark.parametrize("argument", ["learning_rate", "adam_learning_rate"])
+def test_a_callable_rate_takes_no_arguments(argument):
+    """Keras would call it in the middle of training."""
+    Muon(**{argument: lambda scale=0.1: scale})
+    with pytest.raises(TypeError, match=f"`{argument}` is called without arguments"):
+        Muon(**{argument: lambda step: 0.1 / step})
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,16 @@ def trained_by_callable(argument, rates):
     return trained(before_step=set_current, **arguments)
 
 
+def test_a_rate_says_how_it_follows():
+    """Printed, without an address of memory."""
+    assert repr(Muon().adam_learning_rate) == "AdamRate(learning_rate)"
+    half = Muon(0.2, adam_learning_rate=0.1).adam_learning_rate
+    assert repr(half) == "AdamRate(0.5 * learning_rate)"
+    schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
+    beside = Muon(schedule, adam_learning_rate=0.01).adam_learning_rate
+    assert repr(beside) == "AdamRate(0.01)"
+
+
 def test_a_callable_is_asked_at_every_step():
     """A callable `learning_rate` may return another rate each time, to both rules."""
     results = trained_by_callable("learning_rate", RATES)

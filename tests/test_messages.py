@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from keras_muon.messages import (
+    require_choice,
     require_count,
     require_flag,
     require_number,
@@ -27,11 +28,38 @@ def test_unknown_name_says_what_was_received_and_what_is_known():
 
 @pytest.mark.parametrize(
     ("received", "meant"),
-    [("yuo", "you"), ("Jordan", "jordan"), ("polar-express", "polar_express")],
+    [
+        ("yuo", "you"),
+        ("Jordan", "jordan"),
+        ("JORDAN", "jordan"),
+        ("polar-express", "polar_express"),
+    ],
 )
 def test_unknown_name_suggests_the_closest_name(received, meant):
     """A slip of the finger gets the name that was meant."""
     assert f"did you mean {meant!r}?" in str(unknown_name("name", received, KNOWN))
+
+
+def test_a_description_that_marks_its_own_code_is_not_marked_again():
+    """Marks inside of marks would be read the wrong way round."""
+    message = str(unknown_name("axes of `routes['a']`", "in_axis", ["in_axes"]))
+    assert message.startswith("Unknown axes of `routes['a']`: 'in_axis'; did you")
+
+
+def test_nothing_is_suggested_that_is_less_alike_than_asked_for():
+    """Half of the letters may be another word."""
+    loose = unknown_name("argument", "cautious", ["use_caution", "momentum"])
+    strict = unknown_name("argument", "cautious", ["scaling"], likeness=0.7)
+    assert "did you mean 'use_caution'?" in str(loose)
+    assert "did you mean" not in str(strict)
+
+
+@pytest.mark.parametrize("received", [np.ones(3), np.array(["you"]), None, 3], ids=repr)
+def test_a_choice_is_a_name_of_those_that_are_known(received):
+    """Anything else is refused by name, arrays without comparing their entries."""
+    assert require_choice("schedule", "you", iter(KNOWN)) == "you"
+    with pytest.raises(ValueError, match=r"Unknown `schedule`: .* Way out\."):
+        require_choice("schedule", received, KNOWN, "Way out.")
 
 
 @pytest.mark.parametrize("received", [None, 3, ("you", "jordan"), 2.5])
@@ -52,7 +80,9 @@ def test_require_number_returns_a_python_float(received):
     assert number == received
 
 
-@pytest.mark.parametrize("received", ["0.5", True, None, [0.5], 1j], ids=repr)
+@pytest.mark.parametrize(
+    "received", ["0.5", True, None, [0.5], 1j, np.array([0.5])], ids=repr
+)
 def test_require_number_refuses_other_types_by_name(received):
     """Strings and flags are no numbers, even where Python could convert them."""
     with pytest.raises(
