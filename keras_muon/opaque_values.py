@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_muon.devices import runs_on_accelerator
@@ -64,13 +65,34 @@ def opaque_parts(stack: Tensor, counts: Sequence[int]) -> list[Tensor]:
     """
     ends = itertools.accumulate(counts)
     begins = [end - count for end, count in zip(ends, counts, strict=True)]
-    # The fewest operations: TensorFlow would pack what JAX takes apart.
-    packs = keras.backend.backend() == "tensorflow"
-    places = opaque([[begin, 0, 0] if packs else begin for begin in begins], "int32")
+    fans = stack.shape[1:]
+    # The fewest operations: TensorFlow would pack what JAX takes apart, and JAX asks of
+    # each place that has a sign whether it counts from the end.
+    if keras.backend.backend() == "tensorflow":
+        places = opaque([[begin, 0, 0] for begin in begins], "int32")
+    else:
+        zero = np.uint32(0)
+        places = [(place, zero, zero) for place in opaque(begins, "uint32")]
+    sizes = {count: shared_constant((count, *fans), "int32") for count in set(counts)}
     return [
-        ops.slice(stack, place if packs else (place, 0, 0), (count, *stack.shape[1:]))
+        ops.slice(stack, place, sizes[count])
         for place, count in zip(places, counts, strict=True)
     ]
+
+
+def shared_constant(value: Any, dtype: Any) -> Any:
+    """Return a value as what many operations of a graph may take.
+
+    TensorFlow makes a node of a number for each of them: a tenth of all nodes where
+    matrices are small and many. To others a number is no operation.
+
+    Args:
+        value: A number, or a tuple of them.
+        dtype: Of the tensor, on TensorFlow.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return value
+    return ops.convert_to_tensor(value, dtype)
 
 
 def opaque(numbers: Sequence[Any], dtype: str) -> list[Tensor]:
