@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 import onnx
 
-from keras_muon.adamw import AdamWState, adamw_direction, refuse_what_vanishes
+from keras_muon.adamw import (
+    AdamWState,
+    adamw_direction,
+    bias_correction,
+    refuse_what_vanishes,
+)
 from keras_muon.export.arguments import (
     DEFAULT_OPSET,
     checked_dtype,
@@ -73,11 +78,13 @@ def adamw_step(
     recorder = Recorder(scope="moments")
     ports = StepPorts.create(recorder, dtype, extents, ADAMW_STATE)
     step = recorder.input("step", "int64")
+    betas = {name: constants[name] for name in ("beta_1", "beta_2")}
     direction, new_state = adamw_direction(
         ports.gradient,
         AdamWState(*ports.state),
-        recorder.cast(step, dtype),
-        **constants,
+        bias_correction(recorder.cast(step, dtype), **betas, ops=recorder),
+        shares=(1.0 - betas["beta_1"], 1.0 - betas["beta_2"]),
+        epsilon=constants["epsilon"],
         ops=recorder,
     )
     recorder.scope = "parameter"

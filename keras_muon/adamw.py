@@ -32,14 +32,32 @@ class AdamWState(NamedTuple):
     velocity: Tensor
 
 
+def bias_correction(
+    step: Tensor, *, beta_1: float, beta_2: float, ops: ElementOps
+) -> Tensor:
+    """Return what makes up for moments that begin at zero, once for all variables.
+
+    Args:
+        step: Number of this step in the dtype of the state, counted from 1.
+        beta_1: Decay of the first moment, in [0, 1).
+        beta_2: Decay of the second moment, in [0, 1).
+        ops: The carrier.
+
+    Returns:
+        sqrt(1 - beta_2 ** step) / (1 - beta_1 ** step).
+
+    Source: Kingma and Ba 2015, arXiv:1412.6980, section 2, last paragraph.
+    """
+    return ops.sqrt(1.0 - ops.power(beta_2, step)) / (1.0 - ops.power(beta_1, step))
+
+
 def adamw_direction(
     gradient: Tensor,
     state: AdamWState,
-    step: Tensor,
+    correction: Tensor,
     *,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
+    shares: tuple[Any, Any],
+    epsilon: Any,
     ops: ElementOps,
 ) -> tuple[Tensor, AdamWState]:
     """Return AdamW's step before the learning rate, and the state after it.
@@ -47,9 +65,9 @@ def adamw_direction(
     Args:
         gradient: The gradient, in the dtype of the state.
         state: The moments before this step.
-        step: Number of this step in the dtype of the state, counted from 1.
-        beta_1: Decay of the first moment, in [0, 1).
-        beta_2: Decay of the second moment, in [0, 1).
+        correction: What `bias_correction` returned for this step.
+        shares: Of a gradient in the first and the second moment: 1 - beta_1 and
+            1 - beta_2, in (0, 1].
         epsilon: Added to the root of the second moment, in units of the gradient.
         ops: The carrier.
 
@@ -59,12 +77,9 @@ def adamw_direction(
     Source: Kingma and Ba 2015, arXiv:1412.6980, algorithm 1; Loshchilov and Hutter
     2019, arXiv:1711.05101. Bias correction and epsilon are placed as in Keras' AdamW.
     """
-    momentum = state.momentum + (gradient - state.momentum) * (1.0 - beta_1)
+    momentum = state.momentum + (gradient - state.momentum) * shares[0]
     square = ops.square(gradient)
-    velocity = state.velocity + (square - state.velocity) * (1.0 - beta_2)
-    correction = ops.sqrt(1.0 - ops.power(beta_2, step)) / (
-        1.0 - ops.power(beta_1, step)
-    )
+    velocity = state.velocity + (square - state.velocity) * shares[1]
     direction = momentum * correction / (ops.sqrt(velocity) + epsilon)
     return direction, AdamWState(momentum, velocity)
 

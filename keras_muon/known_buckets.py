@@ -1,5 +1,6 @@
 """What goes together in a step, found out once and not in every step of eager torch."""
 
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ import keras
 from keras_muon.batching import stacks
 from keras_muon.bucket import Bucket
 from keras_muon.plan import Plan
+from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
 from keras_muon.planning import planned
 from keras_muon.stacked_momenta import StackedMomenta
 from keras_muon.state import state_dtype
@@ -94,13 +96,12 @@ class KnownBuckets:
             optimizer.batched,
             xla=optimizer.may_use_xla,
         )
-        together = keras.backend.backend() == "torch" and optimizer.batched
         others: dict[Any, list[int]] = {}
         for i, rule in enumerate(rules):
             if rule == "adamw":
                 variable = optimizer.trained_variables[indices[i]]
-                key = str(variable.dtype) if together else i
-                others.setdefault(key, []).append(i)
+                together = optimizer.batched and _goes_with_others(variable)
+                others.setdefault(str(variable.dtype) if together else i, []).append(i)
         return [[matrices[i] for i in g] for g in groups] + list(others.values())
 
     def _planned(self, indices: Sequence[int]) -> Bucket:
@@ -142,3 +143,12 @@ class KnownBuckets:
 
     def _state_dtype(self, index: int) -> str:
         return state_dtype(self._optimizer.trained_variables[index])
+
+
+def _goes_with_others(variable: Any) -> bool:
+    """Whether AdamW steps a variable together with others of its dtype.
+
+    In a graph large ones wait for each other, to take less memory.
+    """
+    small = math.prod(variable.shape) <= LARGEST_STACKED_ON_CPU
+    return small or keras.backend.backend() == "torch"

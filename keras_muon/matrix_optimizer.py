@@ -110,7 +110,7 @@ class MatrixOptimizer(BucketedOptimizer):
         return self._known_buckets.bucket(indices)
 
     def buckets(self, indices: Sequence[int]) -> list[list[int]]:
-        """Return the positions that go together; AdamW's of a dtype on torch only."""
+        """Return the positions that go together."""
         return self._known_buckets.positions(indices)
 
     def task_of(self, indices: Sequence[int], run: Callable[[], None]) -> Task:

@@ -6,9 +6,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_muon.adamw import AdamWState, adamw_direction
+from keras_muon.adamw import AdamWState, adamw_direction, bias_correction
 from keras_muon.momentum import nesterov_update
 from keras_muon.muon_direction import polar_factors
+from keras_muon.opaque_values import shared_constant
 from keras_muon.torch_steps import (
     step_by_adamw_in_place,
     step_matrices_in_place,
@@ -55,8 +56,9 @@ def step_matrices(
         return
     bucket = optimizer.bucket_of(indices)
     uses = [usable(optimizer, gradient) for gradient in gradients]
+    momentum = shared_constant(optimizer.momentum, rate.dtype)
     updates = [
-        _advance_momentum(optimizer, index, gradient, use)
+        _advance_momentum(optimizer, index, gradient, use, momentum)
         for index, gradient, use in zip(indices, gradients, uses, strict=True)
     ]
     changes = polar_factors(
@@ -95,43 +97,52 @@ def step_by_adamw(
     if writes_in_place(optimizer, indices):
         step_by_adamw_in_place(optimizer, indices, gradients, variables, rate, decay)
         return
-    for index, gradient, variable in zip(indices, gradients, variables, strict=True):
-        kept = 1.0 - rate * decay if decay and optimizer.decays(index) else None
-        _step_one_by_adamw(optimizer, index, gradient, variable, rate, kept)
+    _step_each_by_adamw(optimizer, indices, gradients, variables, rate, decay)
 
 
 @_as_written
-def _step_one_by_adamw(
+def _step_each_by_adamw(
     optimizer: Any,
-    index: int,
-    gradient: Tensor,
-    variable: Variable,
+    indices: Sequence[int],
+    gradients: Sequence[Tensor],
+    variables: Sequence[Variable],
     rate: Tensor,
-    kept: Tensor | None,
+    decay: float | None,
 ) -> None:
-    state, use = optimizer.state_of(index), usable(optimizer, gradient)
-    direction, new_state = adamw_direction(
-        gradient,
-        AdamWState(*map(ops.convert_to_tensor, state)),
-        ops.cast(optimizer.iterations + 1, gradient.dtype),
-        beta_1=optimizer.adam_beta_1,
-        beta_2=optimizer.adam_beta_2,
-        epsilon=optimizer.adam_epsilon,
-        ops=ops,
-    )
-    for variable_of_state, value in zip(state, new_state, strict=True):
-        write(optimizer, variable_of_state, value, use)
-    move(optimizer, index, variable, rate * direction, kept, use)
+    betas = (optimizer.adam_beta_1, optimizer.adam_beta_2)
+    step = ops.cast(optimizer.iterations + 1, rate.dtype)
+    correction = bias_correction(step, beta_1=betas[0], beta_2=betas[1], ops=ops)
+    shares = tuple(shared_constant(1.0 - beta, rate.dtype) for beta in betas)
+    epsilon = shared_constant(optimizer.adam_epsilon, rate.dtype)
+    kept = 1.0 - rate * decay if decay else None
+    for index, gradient, variable in zip(indices, gradients, variables, strict=True):
+        state, use = optimizer.state_of(index), usable(optimizer, gradient)
+        direction, new_state = adamw_direction(
+            gradient,
+            AdamWState(*map(ops.convert_to_tensor, state)),
+            correction,
+            shares=shares,
+            epsilon=epsilon,
+            ops=ops,
+        )
+        for variable_of_state, value in zip(state, new_state, strict=True):
+            write(optimizer, variable_of_state, value, use)
+        decayed = kept if optimizer.decays(index) else None
+        move(optimizer, index, variable, rate * direction, decayed, use)
 
 
 def _advance_momentum(
-    optimizer: Any, index: int, gradient: Tensor, use: Tensor | None
+    optimizer: Any,
+    index: int,
+    gradient: Tensor,
+    use: Tensor | None,
+    momentum: Any,
 ) -> Tensor:
     (state,) = optimizer.state_of(index)
     update, new_state = nesterov_update(
         gradient,
         ops.convert_to_tensor(state),
-        momentum=optimizer.momentum,
+        momentum=momentum,
         nesterov=optimizer.nesterov,
     )
     write(optimizer, state, new_state, use)

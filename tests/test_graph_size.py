@@ -14,12 +14,12 @@ BLOCK = [(128, 128)] * 4 + [(128, 512), (512, 128)]
 ROUTES = {".*": "muon"}
 
 
-def size_of_a_step(optimizer, blocks):
+def size_of_a_step(optimizer, blocks, block=BLOCK):
     """The number of operations in one step of an optimizer, traced and not run."""
     variables = [
-        keras.Variable(np.zeros(shape, "float32"), name=f"kernel_{block}_{number}")
-        for block in range(blocks)
-        for number, shape in enumerate(BLOCK)
+        keras.Variable(np.zeros(shape, "float32"), name=f"kernel_{number}_{place}")
+        for number in range(blocks)
+        for place, shape in enumerate(block)
     ]
     optimizer.build(variables)
     return SIZES[keras.backend.backend()](optimizer, variables)
@@ -79,6 +79,19 @@ def test_a_step_is_three_times_smaller_than_that_of_keras():
     ours = size_of_a_step(Muon(routes=ROUTES), BLOCKS)
     theirs = size_of_a_step(keras.optimizers.Muon(), BLOCKS)
     assert theirs >= 3 * ours, f"{theirs} against {ours}, {theirs / ours:.2f} times"
+
+
+def test_variables_of_adamw_share_what_is_one_for_all():
+    """A hundred gains have one rate, one decay and one correction of the bias.
+
+    Counted with Keras 3.15.1 and its AdamW: 3907 lines of StableHLO, 4708 nodes of
+    TensorFlow; with all of it for each gain ours are 5008 nodes. On torch both step all
+    of them at once, by 29 calls of ATen.
+    """
+    ours = size_of_a_step(Muon(routes={".*": "adamw"}), 50, block=[(128,), (64,)])
+    theirs = size_of_a_step(keras.optimizers.AdamW(), 50, block=[(128,), (64,)])
+    share = 1.0 if keras.backend.backend() == "torch" else 0.75
+    assert ours <= share * theirs, f"{ours} against {theirs}"
 
 
 def test_without_stacks_a_step_is_about_as_large():
