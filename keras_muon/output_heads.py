@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_muon.graph_order import last_outputs, place_of, places_before
 from keras_muon.sublayers import sublayers, weighted_leaves
 from keras_muon.symbolic_calls import build_specs, symbolic_calls
 from keras_muon.tied_products import Shapes, multiplies_by_weight, shapes_of_matrices
@@ -55,32 +56,12 @@ def output_heads(model: Any) -> Heads:
     """
     shapes = shapes_of_matrices(model)
     if _is_graph(model):
-        found = list(_heads_of_tensors(_last_outputs(model), set(), shapes))
+        outputs = last_outputs(keras.tree.flatten(model.outputs))
+        found = list(_heads_of_tensors(outputs, set(), shapes))
     else:
         found = _heads_of_call(model, build_specs(model), shapes, sure_of_order=False)
     ids = {id(leaf) for leaf, _ in found if leaf is not None}
     return Heads(ids, all(proven for _, proven in found))
-
-
-def _last_outputs(model: Any) -> list[Any]:
-    """The outputs of a graph that no other output is computed from.
-
-    What is an output and goes on into the model, such as features, is hidden as well.
-    """
-    outputs = keras.tree.flatten(model.outputs)
-    used: set[int] = set()
-    visited, pending = set(), list(outputs)
-    while pending:
-        history = getattr(pending.pop(), "_keras_history", None)
-        if history is None or history.operation is None:
-            continue
-        operation, node_index, _ = history
-        if (id(operation), node_index) not in visited:
-            visited.add((id(operation), node_index))
-            inputs = operation._inbound_nodes[node_index].input_tensors
-            used.update(map(id, inputs))
-            pending.extend(inputs)
-    return [output for output in outputs if id(output) not in used]
 
 
 # A leaf, or None where there is none, and whether it is proven.
@@ -99,8 +80,20 @@ def _heads_of_tensors(
 
     A layer whose weights are gains (a norm, PReLU, a temperature) may stand behind the
     head. The path goes on through it as long as it does not fork: where branches meet,
-    it is the norm at the end of a residual stream.
+    it is the norm at the end of a residual stream. Of layers that are computed from
+    each other, as the branches of such a stream, the last one is meant.
     """
+    found = list(_first_with_weights(tensors, seen, shapes, behind_gain))
+    earlier = set().union(*(places_before(tensor) for tensor, _ in found))
+    for tensor, heads in found:
+        if place_of(tensor) not in earlier:
+            yield from heads
+
+
+def _first_with_weights(
+    tensors: list[Any], seen: set, shapes: Shapes, behind_gain: bool
+) -> Iterator[tuple[Any, list[Found]]]:
+    """Yield the tensor on each path that the first weights make, and their heads."""
     for tensor in tensors:
         history = getattr(tensor, "_keras_history", None)
         if history is None or history.operation is None:
@@ -111,18 +104,20 @@ def _heads_of_tensors(
             continue
         if _is_graph(operation):
             inner = keras.tree.flatten(operation.outputs)[position]
-            yield from _heads_of_tensors([inner], seen, shapes, behind_gain)
+            heads = list(_heads_of_tensors([inner], seen, shapes, behind_gain))
+            yield from [(tensor, heads)] if heads else []
             continue
         seen.add((id(operation), node_index))
         weights = getattr(operation, "weights", [])
         call = (node.arguments.args, node.arguments.kwargs)
         if multiplies_by_weight(operation, call, shapes):
-            yield None, True
+            yield tensor, [(None, True)]
         elif any(len(variable.shape) > 1 for variable in weights):
-            yield from _heads_of_call(operation, call, shapes, True, behind_gain)
+            heads = _heads_of_call(operation, call, shapes, True, behind_gain)
+            yield from [(tensor, heads)] if heads else []
         elif len(node.input_tensors) == 1 or not (behind_gain or weights):
             gain = behind_gain or bool(weights)
-            yield from _heads_of_tensors(node.input_tensors, seen, shapes, gain)
+            yield from _first_with_weights(node.input_tensors, seen, shapes, gain)
 
 
 def _heads_of_call(

@@ -71,6 +71,7 @@ FLOORS = {
     "keras_muon.find_model": 2.1,
     "keras_muon.freed_memory": 2.0,
     "keras_muon.gradients": 2.1,
+    "keras_muon.graph_order": 2.0,
     "keras_muon.in_turn": 2.0,
     "keras_muon.keras_hub_views": 2.0,
     "keras_muon.keras_ops": 2.05,

@@ -39,6 +39,19 @@ class Tokens(keras.Model):
         return self.head(self.trunk(keras.ops.one_hot(tokens, 8)))
 
 
+class Residual(keras.Model):
+    """A stream of branches, of which the head is the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.branches = [dense(name, 8) for name in ("first", "second", "head")]
+
+    def call(self, x):
+        for branch in self.branches:
+            x = x + keras.ops.tanh(branch(x))
+        return x
+
+
 class Tied(keras.Model):
     """Its head is the table of its embedding, transposed."""
 

@@ -77,6 +77,15 @@ class Tied(layers.Layer):
         return keras.ops.matmul(x, keras.ops.transpose(self.tied))
 
 
+def test_from_state_to_state_is_no_head():
+    """A recurrent kernel of the last layer is hidden; what reads its input is not."""
+    inputs = keras.Input((5, 8))
+    x = layers.SimpleRNN(8, return_sequences=True, name="first")(inputs)
+    rows = table(keras.Model(inputs, layers.SimpleRNN(8, name="last")(x)))
+    assert rows["last/simple_rnn_cell/recurrent_kernel"] == (1, 8, 8)
+    assert rows["last/simple_rnn_cell/kernel"] == "output head"
+
+
 def test_a_tied_embedding_stays_an_embedding():
     """An unknown layer that shares the table decides nothing, and warns of nothing."""
     words = layers.Embedding(20, 8, name="words")

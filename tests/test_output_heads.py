@@ -169,6 +169,32 @@ def tied_embedding():
     return keras.Model(inputs, table(x, reverse=True))
 
 
+def residual_stream():
+    """Without a norm behind it, each branch leads to the output."""
+    x = inputs = keras.Input((8,))
+    for number in range(3):
+        x = x + dense(f"down_{number}", 8)(dense(f"up_{number}", 12)(x))
+    return keras.Model(inputs, layers.Dropout(0.1)(x))
+
+
+def residual_stream_with_a_shortcut():
+    """Of bare ConvNets: the skip path has weights, and a model is inside."""
+    inputs = keras.Input((8,))
+    inner = keras.Model(inputs, dense("narrow")(inputs) + dense("branch")(inputs))
+    x = inner(inputs)
+    return keras.Model(
+        inputs, layers.Add()([dense("shortcut")(x), dense("last")(x), x])
+    )
+
+
+def branches_side_by_side():
+    """None of them is computed from another one."""
+    inputs = keras.Input((8,))
+    x = dense("trunk")(inputs)
+    mean, spread = dense("mean")(x), dense("spread")(x)
+    return keras.Model(inputs, mean + keras.ops.exp(spread))
+
+
 def tied_by_hand():
     """The last layer with a matrix is hidden: the head is no layer."""
     table = layers.Embedding(9, 4, name="table")
@@ -223,6 +249,9 @@ MODELS = {
     layer_that_is_head_and_trunk: {"shared"},
     wrapped_head: {"head"},
     tied_embedding: {"table"},
+    residual_stream: {"down_2"},
+    residual_stream_with_a_shortcut: {"shortcut", "last"},
+    branches_side_by_side: {"mean", "spread"},
     tied_by_hand: set(),
     tied_by_hand_before_softmax: set(),
     constant_behind_the_head: {"head"},

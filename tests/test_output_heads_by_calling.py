@@ -14,6 +14,7 @@ from models_with_calls import (
     InList,
     Pair,
     Recurrent,
+    Residual,
     Tied,
     TiedByVariable,
     Tokens,
@@ -48,6 +49,7 @@ CALLED = {
     "layers in a list": (InList, (FEATURES,), {}),
     "graph inside": (AroundAGraph, (FEATURES,), {}),
     "recurrent": (Recurrent, (FEATURES,), {}),
+    "residual": (Residual, (FEATURES,), {}),
 }
 TIED = {"matrix": Tied, "variable": TiedByVariable}
 
