@@ -86,15 +86,18 @@ class KerasOps(DerivedVerbs):
         return ops.matmul(a, ops.swapaxes(b, -1, -2))
 
     def mixed(self, x: Tensor, signs: Signs, side: Side) -> Tensor:
-        *stack, fan_in, fan_out = x.shape
+        fan_in, fan_out = x.shape[-2:]
+        stack = ops.shape(x)[:-2]  # which a graph need not know
         weights = ops.cast(ops.convert_to_tensor(_array(signs)), x.dtype)
         if side == "in":
-            groups = ops.reshape(x, (*stack, -1, GROUP, fan_out))
+            groups = ops.reshape(x, (*stack, fan_in // GROUP, GROUP, fan_out))
             # `keras.ops.matmul` of float64 tensors is float32 on torch.
-            return ops.reshape(weights @ groups, (*stack, -1, fan_out))
-        groups = ops.moveaxis(ops.reshape(x, (*stack, fan_in, -1, GROUP)), -2, -3)
-        sums = groups @ ops.swapaxes(weights, -1, -2)
-        return ops.reshape(ops.moveaxis(sums, -3, -2), (*stack, fan_in, -1))
+            mixtures = fan_in // GROUP * weights.shape[-2]
+            return ops.reshape(weights @ groups, (*stack, mixtures, fan_out))
+        mixtures = fan_out // GROUP * weights.shape[-2]
+        groups = ops.reshape(x, (*stack, fan_in, fan_out // GROUP, GROUP))
+        sums = ops.moveaxis(groups, -2, -3) @ ops.swapaxes(weights, -1, -2)
+        return ops.reshape(ops.moveaxis(sums, -3, -2), (*stack, fan_in, mixtures))
 
     def combined(self, alpha: float, x: Tensor, beta: float, y: Tensor) -> Tensor:
         return self.scaled(alpha, x) + self.scaled(beta, y)

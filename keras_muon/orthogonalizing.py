@@ -1,5 +1,7 @@
 """Orthogonalize any backend's tensor: what users call directly."""
 
+import dataclasses
+import operator
 from typing import Any
 
 import keras
@@ -12,6 +14,7 @@ from keras_muon.planning import check_compute_dtype, planned, polar_factor
 from keras_muon.schedules import Schedule, get_schedule
 
 Tensor = Any
+Shape = tuple[int | None, ...]
 
 
 def orthogonalize(
@@ -41,7 +44,7 @@ def orthogonalize(
         steps: Number of steps. None takes the schedule's own number; with a number
             nothing is compressed.
         view: How the axes form matrices. By default the last two axes are in and out,
-            the others batch.
+            the others batch, of extents that need not be known in a graph.
         compute_dtype: Dtype of the matrix products: `"auto"`, `"float32"`,
             `"float64"`, `"bfloat16"` or `"float16"`. `"auto"` is float64 for float64
             input; bfloat16 for 256 rows or more (64 in a stack) on accelerators with
@@ -66,9 +69,14 @@ def orthogonalize(
     """
     check_compute_dtype(compute_dtype)
     x = _floats(x)
-    view = _view_of(x, view)
     dtype = keras.backend.standardize_dtype(x.dtype)
-    matrices = to_matrices(x, view)
+    shape = _shape_of(x)
+    uncounted = view is None and None in shape
+    if uncounted:
+        matrices = ops.reshape(x, (-1, *_fans_of(shape)))
+    else:
+        view = _view_of(shape, view)
+        matrices = to_matrices(x, view)
     plan = planned(
         tuple(matrices.shape),
         get_schedule(schedule),
@@ -78,8 +86,10 @@ def orthogonalize(
         split=True,
         differentiable=True,
     )
-    matrices = polar_factor(matrices, plan)
-    return ops.cast(from_matrices(matrices, view), dtype)
+    if uncounted:
+        factors = polar_factor(matrices, dataclasses.replace(plan, loop="none"))
+        return ops.cast(ops.reshape(factors, ops.shape(x)), dtype)
+    return ops.cast(from_matrices(polar_factor(matrices, plan), view), dtype)
 
 
 def _floats(x: Any) -> Tensor:
@@ -103,13 +113,39 @@ def _floats(x: Any) -> Tensor:
     return tensor
 
 
-def _view_of(x: Tensor, view: MatrixView | None) -> MatrixView:
-    shape = tuple(x.shape)
-    if None in shape:
+def _shape_of(x: Tensor) -> Shape:
+    """Return the extents, None for those that a graph does not know yet."""
+    try:
+        return tuple(map(_extent, x.shape))
+    except ValueError:  # TensorFlow may not even know how many there are.
         raise ValueError(
-            f"`x` must have known extents; received shape {shape}. Set them by "
-            "x.set_shape, or trace the function with a full signature."
+            "`x` must have a known number of axes. Set it by x.set_shape, or trace the "
+            "function with a full signature."
+        ) from None
+
+
+def _extent(extent: Any) -> int | None:
+    try:
+        return operator.index(extent)
+    except TypeError:  # None, or a dimension of JAX that has a name
+        return None
+
+
+def _fans_of(shape: Shape) -> Shape:
+    """Return fan_in and fan_out of matrices in a stack of an unknown number."""
+    fans = shape[-2:]
+    if len(shape) < 3 or None in fans:
+        raise ValueError(
+            "`x` must have matrices, on its last two axes, of known extents; received "
+            f"shape {shape}. Set them by x.set_shape, or trace the function with a "
+            "full signature."
         )
+    if 0 in shape:
+        raise ValueError(f"`x` must not be empty; received shape {shape}.")
+    return fans
+
+
+def _view_of(shape: Shape, view: MatrixView | None) -> MatrixView:
     if 0 in shape:
         raise ValueError(f"`x` must not be empty; received shape {shape}.")
     if view is None:
