@@ -116,7 +116,8 @@ def _step_each_by_adamw(
     epsilon = shared_constant(optimizer.adam_epsilon, rate.dtype)
     kept = 1.0 - rate * decay if decay else None
     for index, gradient, variable in zip(indices, gradients, variables, strict=True):
-        state, use = optimizer.state_of(index), usable(optimizer, gradient)
+        state = optimizer.state_of(index)
+        use = usable(optimizer, gradient, squared=True)
         direction, new_state = adamw_direction(
             gradient,
             AdamWState(*map(ops.convert_to_tensor, state)),

@@ -12,19 +12,21 @@ Tensor = Any
 Variable = Any
 
 
-def usable(optimizer: Any, gradient: Tensor) -> Tensor | None:
+def usable(optimizer: Any, gradient: Tensor, *, squared: bool = False) -> Tensor | None:
     """Return whether a variable takes this step, or None if it takes every step.
 
     Args:
         optimizer: The `Muon` whose `nonfinite` decides.
         gradient: The variable's whole gradient.
+        squared: Whether the state takes in its square, which overflows before.
 
     Returns:
-        A boolean tensor, false if an entry is infinite or not a number.
+        A boolean tensor, false if the state would be infinite or not a number.
     """
     if optimizer.nonfinite == "propagate":
         return None
-    return ops.all(ops.isfinite(gradient))
+    remembered = ops.square(gradient) if squared else gradient
+    return ops.all(ops.isfinite(remembered))
 
 
 def write(

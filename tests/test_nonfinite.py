@@ -156,3 +156,20 @@ def test_propagate_in_fit():
     kernel, expected = after["experts/kernel"], clean["experts/kernel"]
     assert not np.isfinite(kernel[1]).all()
     np.testing.assert_array_equal(kernel[[0, 2]], expected[[0, 2]])
+
+
+def test_a_finite_gradient_whose_square_overflows_is_skipped():
+    """The second moment would be infinite, and the next step not a number."""
+    variable = keras.Variable(np.ones(4), name="gain", dtype="float32")
+    optimizer = Muon(0.1, routes={"gain": "adamw"}, nonfinite="skip")
+    optimizer.build([variable])
+    for size in (1.0, 1e20, 1.0, 1.0):
+        before = kept(optimizer, variable)
+        optimizer.apply([keras.ops.full((4,), size)], [variable])
+        after = kept(optimizer, variable)
+        if size > 1.0:
+            assert_equal(before, after)
+        else:
+            assert (after[0] < before[0]).all()
+    with np.errstate(over="ignore"):
+        assert np.isinf(np.float32(1e20) ** 2)
