@@ -109,6 +109,11 @@ def checked_shape(
             f"`dynamic` is for symbolic extents; received {tuple(shape)}. Name one, "
             "such as ('in', 'out'), or leave `dynamic` out."
         )
+    if batch in names:
+        raise ValueError(
+            f"`batch` must have a name of its own; received {batch!r}, as in `shape` "
+            f"{tuple(shape)}, and one name is one extent."
+        )
     fan_in, fan_out = (_extent("shape", extent) for extent in shape)
     return GraphShape(
         None if batch is None else _extent("batch", batch), fan_in, fan_out

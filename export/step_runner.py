@@ -70,6 +70,7 @@ class StepRunner:
         self.manifest = Manifest.read(Path(folder))
         self._iterations = self._checked_iterations(iterations, state)
         values = {"parameter": self._checked("parameters", parameters)}
+        self._names = list(parameters)
         values |= self._checked_state(state)
         self._runners = [
             BucketRunner(
@@ -85,21 +86,20 @@ class StepRunner:
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
-        """Copies of the present parameters, by name."""
-        return {
-            name: array
-            for runner in self._runners
-            for name, array in runner.values("parameter").items()
-        }
+        """Copies of the present parameters, by name, in the order first given."""
+        arrays: dict[str, np.ndarray] = {}
+        for runner in self._runners:
+            arrays |= runner.values("parameter")
+        return {name: arrays[name] for name in self._names}
 
     @property
     def state(self) -> dict[str, dict[str, np.ndarray]]:
         """Copies of the present state, by name of the variable and of the state."""
-        state: dict[str, dict[str, np.ndarray]] = {}
+        state: dict[str, dict[str, np.ndarray]] = {name: {} for name in self._names}
         for runner in self._runners:
             for kind in runner.state_names:
                 for name, array in runner.values(kind).items():
-                    state.setdefault(name, {})[kind] = array
+                    state[name][kind] = array
         return state
 
     def step(
@@ -117,7 +117,7 @@ class StepRunner:
                 a schedule of its own for it, refused otherwise.
 
         Returns:
-            The new parameters by name, as copies.
+            The new parameters by name, as copies, in the order first given.
 
         Raises:
             TypeError: If a rate is no number, or a gradient no array.

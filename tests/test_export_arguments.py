@@ -18,6 +18,12 @@ REFUSED = {
     "number": (8, {}, ValueError, "two extents of one matrix"),
     "text": ("84", {}, ValueError, "two extents of one matrix"),
     "empty_batch": ((8, 4), {"batch": 0}, ValueError, "`batch` must be at least 1"),
+    "batch_like_an_extent": (
+        ("n", 4),
+        {"dynamic": True, "batch": "n"},
+        ValueError,
+        "`batch` must have a name of its own; received 'n'",
+    ),
     "batch": ((8, 4), {"batch": 2.5}, TypeError, "`batch` must be a whole number"),
     "bfloat16": (
         (8, 4),

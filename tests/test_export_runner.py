@@ -26,6 +26,20 @@ def test_arrays_of_the_caller_are_never_written(rng, tmp_path):
         assert not any(value.any() for value in state[name].values())
 
 
+def test_values_come_back_in_the_order_given(rng, tmp_path):
+    """Whoever zips them with a model's variables gets the right ones."""
+    model = built(gpt(), learning_rate=0.02)
+    parameters, state = variable_values(model)
+    folder = optimizer_step(model, tmp_path / "step")
+    turned = dict(reversed(parameters.items()))
+    for given in (parameters, turned):
+        runner = StepRunner(folder, given, state, device="cpu", threads=1)
+        assert list(runner.step(gradients_of(rng, parameters), 0.02)) == list(given)
+        assert list(runner.parameters) == list(runner.state) == list(given)
+    buckets = [e.name for b in runner.manifest.buckets for e in b.variables]
+    assert buckets not in (list(parameters), list(turned))
+
+
 def test_a_runner_continues_another(rng, tmp_path):
     """With its parameters, state and number of steps; without the last it starts over.
 
