@@ -87,7 +87,7 @@ def optimizer_step(
         files[bucket.graph] = content
         sha256 = hashlib.sha256(content).hexdigest()
         buckets.append(dataclasses.replace(bucket, sha256=sha256))
-    rate = optimizer.adam_learning_rate
+    rate = optimizer.adam_rate_rule
     constant = rate.given if isinstance(rate.given, float) else None
     ratio = 1.0 if rate.given is None and rate.ratio is None else rate.ratio
     manifest = Manifest(

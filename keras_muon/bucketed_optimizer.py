@@ -29,6 +29,8 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
     may_use_xla = True
     """Whether XLA may compile the steps, as is known once the optimizer is built."""
 
+    _known: frozenset[int] = frozenset()
+
     def build(self, variables: Sequence[Variable]) -> None:
         """Create the state.
 
@@ -36,6 +38,7 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             variables: The `keras.Variable`s to update.
         """
         super().build(variables)
+        object.__setattr__(self, "_known", frozenset(map(id, variables)))
         # Decided once, not at every step of eager torch.
         object.__setattr__(self, "may_use_xla", may_compile_with_xla(variables))
 
@@ -99,6 +102,7 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         variables = trainable_variables
         if variables is not None:
             variables = trainable_variables = list(trainable_variables)
+            self._refuse_unknown(variables)
         elif self.built:
             variables = self._trainable_variables
         return super().apply(prepared(list(grads), variables), trainable_variables)
@@ -134,6 +138,20 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
         if self.use_ema and keras.backend.backend() == "jax":
             for variable in var_list:
                 variable.assign(keras.ops.copy(variable.value))
+
+    def _refuse_unknown(self, variables: Sequence[Variable]) -> None:
+        if not self.built or set(map(id, variables)) <= self._known:
+            return
+        for variable in variables:
+            try:
+                self._get_variable_index(variable)
+            except KeyError:
+                raise ValueError(
+                    f"The optimizer was built for other variables than "
+                    f"{variable.path!r}. Its state and routes belong to them: give "
+                    "each model an optimizer of its own, such as "
+                    "Muon.for_model(model), and a new one after layers were thawed."
+                ) from None
 
     def _apply_weight_decay(self, variables: Sequence[Variable]) -> None:
         """Do nothing: `update_bucket` decays each variable at its own rate."""

@@ -202,7 +202,19 @@ class Muon(MatrixOptimizer):
         return optimizer
 
     @property
-    def adam_learning_rate(self) -> AdamRate:
+    def adam_learning_rate(self) -> Tensor:
+        """AdamW's rate at this step, as `learning_rate` is Muon's."""
+        return self.adam_rate(self.learning_rate)
+
+    @adam_learning_rate.setter
+    def adam_learning_rate(self, rate: Any) -> None:
+        raise AttributeError(
+            "`adam_learning_rate` follows `learning_rate`: set that one, or pass a "
+            f"schedule to Muon(adam_learning_rate=...); received {rate!r}."
+        )
+
+    @property
+    def adam_rate_rule(self) -> AdamRate:
         """How AdamW's rate follows from Muon's."""
         return self._adam_rate
 

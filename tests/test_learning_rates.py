@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 from keras_muon import Muon
 
@@ -103,12 +104,24 @@ def trained_by_callable(argument, rates):
 
 def test_a_rate_says_how_it_follows():
     """Printed, without an address of memory."""
-    assert repr(Muon().adam_learning_rate) == "AdamRate(learning_rate)"
-    half = Muon(0.2, adam_learning_rate=0.1).adam_learning_rate
+    assert repr(Muon().adam_rate_rule) == "AdamRate(learning_rate)"
+    half = Muon(0.2, adam_learning_rate=0.1).adam_rate_rule
     assert repr(half) == "AdamRate(0.5 * learning_rate)"
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
-    beside = Muon(schedule, adam_learning_rate=0.01).adam_learning_rate
+    beside = Muon(schedule, adam_learning_rate=0.01).adam_rate_rule
     assert repr(beside) == "AdamRate(0.01)"
+
+
+def test_the_rate_of_adamw_reads_as_that_of_muon():
+    """A number for logs, at this step; it follows and cannot be set."""
+    optimizer = Muon(0.2, adam_learning_rate=0.1)
+    optimizer.learning_rate = 0.1
+    assert float(optimizer.adam_learning_rate) == np.float32(0.05)
+    assert float(Muon(0.1, adam_learning_rate=HALVED).adam_learning_rate) == (
+        np.float32(0.1)
+    )
+    with pytest.raises(AttributeError, match=r"follows `learning_rate`.*received 0\.5"):
+        optimizer.adam_learning_rate = 0.5
 
 
 def test_a_callable_is_asked_at_every_step():
