@@ -72,11 +72,11 @@ def orthogonalize(
     dtype = keras.backend.standardize_dtype(x.dtype)
     shape = _shape_of(x)
     uncounted = view is None and None in shape
-    if uncounted:
+    seen = None if uncounted else _view_of(shape, view)
+    if seen is None:
         matrices = ops.reshape(x, (-1, *_fans_of(shape)))
     else:
-        view = _view_of(shape, view)
-        matrices = to_matrices(x, view)
+        matrices = to_matrices(x, seen)
     plan = planned(
         tuple(matrices.shape),
         get_schedule(schedule),
@@ -86,10 +86,10 @@ def orthogonalize(
         split=True,
         differentiable=True,
     )
-    if uncounted:
+    if seen is None:
         factors = polar_factor(matrices, dataclasses.replace(plan, loop="none"))
         return ops.cast(ops.reshape(factors, ops.shape(x)), dtype)
-    return ops.cast(from_matrices(polar_factor(matrices, plan), view), dtype)
+    return ops.cast(from_matrices(polar_factor(matrices, plan), seen), dtype)
 
 
 def _floats(x: Any) -> Tensor:
@@ -149,7 +149,7 @@ def _view_of(shape: Shape, view: MatrixView | None) -> MatrixView:
     if 0 in shape:
         raise ValueError(f"`x` must not be empty; received shape {shape}.")
     if view is None:
-        return MatrixView.of_last_axes(shape)
+        return MatrixView.of_last_axes([e for e in shape if e is not None])
     if not isinstance(view, MatrixView):
         raise TypeError(f"`view` must be a MatrixView; received {view!r}.")
     if shape != view.shape:

@@ -80,14 +80,16 @@ def _heads_of_tensors(
 
     A layer whose weights are gains (a norm, PReLU, a temperature) may stand behind the
     head. The path goes on through it as long as it does not fork: where branches meet,
-    it is the norm at the end of a residual stream. Of layers that are computed from
-    each other, as the branches of such a stream, the last one is meant.
+    it is the norm at the end of a residual stream. Of layers on the paths of one tensor
+    that are computed from each other, as the branches of such a stream, the last one is
+    meant.
     """
-    found = list(_first_with_weights(tensors, seen, shapes, behind_gain))
-    earlier = set().union(*(places_before(tensor) for tensor, _ in found))
-    for tensor, heads in found:
-        if place_of(tensor) not in earlier:
-            yield from heads
+    for tensor in tensors:
+        found = list(_first_with_weights([tensor], seen, shapes, behind_gain))
+        earlier = set().union(*(places_before(each) for each, _ in found))
+        for each, heads in found:
+            if place_of(each) not in earlier:
+                yield from heads
 
 
 def _first_with_weights(

@@ -187,6 +187,13 @@ def residual_stream_with_a_shortcut():
     )
 
 
+def head_that_another_one_reads():
+    """Two outputs, each with a head of its own."""
+    inputs = keras.Input((8,))
+    logits = dense("left")(dense("trunk")(inputs))
+    return keras.Model(inputs, [layers.Softmax()(logits), dense("right")(logits)])
+
+
 def branches_side_by_side():
     """None of them is computed from another one."""
     inputs = keras.Input((8,))
@@ -251,6 +258,7 @@ MODELS = {
     tied_embedding: {"table"},
     residual_stream: {"down_2"},
     residual_stream_with_a_shortcut: {"shortcut", "last"},
+    head_that_another_one_reads: {"left", "right"},
     branches_side_by_side: {"mean", "spread"},
     tied_by_hand: set(),
     tied_by_hand_before_softmax: set(),
