@@ -59,15 +59,6 @@ def read_state(
     if found.keys() <= COMMON:
         _restart(wanted, found)
         return
-    if wanted.keys() <= COMMON:
-        warnings.warn(
-            f"Optimizer {optimizer_name!r} is not built yet, so nothing of the "
-            f"{len(saved)} saved variables is restored and it starts anew. Call "
-            "optimizer.build(model.trainable_variables) before loading.",
-            UserWarning,
-            stacklevel=3,
-        )
-        return
     missing, unused = _restore(wanted, saved)
     _warn_of_the_rest(optimizer_name, missing, unused)
 
@@ -123,10 +114,16 @@ def _warn_of_the_rest(optimizer_name: str, missing: list, unused: list) -> None:
         parts.append(f"not in the file, so left as they are: {listed(missing, 8)}")
     if unused:
         parts.append(f"in the file, but without a place here: {listed(unused, 8)}")
+    hint = ""
+    if set(missing) <= COMMON and set(unused) - COMMON:
+        hint = (
+            " If the optimizer is not built yet, call "
+            "model.optimizer.build(model.trainable_variables) before loading."
+        )
     warnings.warn(
         f"State of optimizer {optimizer_name!r} is restored in part; "
         + "; ".join(parts)
-        + ".",
+        + f".{hint}",
         UserWarning,
         stacklevel=4,
     )

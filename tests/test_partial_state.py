@@ -1,6 +1,5 @@
 """State that fits in part, through both kinds of file: what matches is restored."""
 
-import copy
 import re
 import warnings
 
@@ -192,12 +191,3 @@ def test_a_matrix_of_another_shape(file, tmp_path):
     assert "without a place" not in str(partly.message)
     assert_restored(state(other), state(saved), ["a_kernel_momentum"])
     assert np.abs(state(other)["b_kernel_momentum"]).max() == 0
-
-
-def test_an_optimizer_that_is_not_built_restores_nothing():
-    """Steps that are counted without their moments would correct a bias twice."""
-    model = trained(Muon(1e-2))
-    with pytest.warns(UserWarning, match="is not built yet, so nothing of the"):
-        copied = copy.deepcopy(model.optimizer)
-    assert int(model.optimizer.iterations) > 0
-    assert int(copied.iterations) == 0
