@@ -146,11 +146,12 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             try:
                 self._get_variable_index(variable)
             except KeyError:
+                path = getattr(variable, "path", type(variable).__name__)
                 raise ValueError(
-                    f"The optimizer was built for other variables than "
-                    f"{variable.path!r}. Its state and routes belong to them: give "
-                    "each model an optimizer of its own, such as "
-                    "Muon.for_model(model), and a new one after layers were thawed."
+                    f"The optimizer was built for other variables than {path!r}. Its "
+                    "state and routes belong to them: give each model an optimizer of "
+                    "its own, such as Muon.for_model(model), and a new one after "
+                    "layers were thawed."
                 ) from None
 
     def _apply_weight_decay(self, variables: Sequence[Variable]) -> None:

@@ -3,9 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-# An operation of Keras and the number of its call.
-Place = tuple[int, int]
-
 
 def last_outputs(outputs: Sequence[Any]) -> list[Any]:
     """Return the outputs of a graph that no other output is computed from.
@@ -15,46 +12,26 @@ def last_outputs(outputs: Sequence[Any]) -> list[Any]:
     Args:
         outputs: Symbolic tensors.
     """
-    used: set[int] = set()
-    for tensor in walked_back(outputs):
-        used.update(id(given) for given in given_to(tensor))
+    used = used_for(outputs)
     return [output for output in outputs if id(output) not in used]
 
 
-def places_before(tensor: Any) -> set[Place]:
-    """Return where everything was computed that a tensor's own operation was given.
+def used_for(tensors: Iterable[Any]) -> set[int]:
+    """Return `id(tensor)` of all that some tensors are computed from.
 
     Args:
-        tensor: A symbolic tensor.
+        tensors: Symbolic tensors.
     """
-    found = map(place_of, walked_back(given_to(tensor)))
-    return {place for place in found if place is not None}
-
-
-def walked_back(tensors: Iterable[Any]) -> list[Any]:
-    """Return tensors and all that they are computed from, one for each operation."""
-    found, visited, pending = [], set(), list(tensors)
+    used: set[int] = set()
+    visited, pending = set(), list(tensors)
     while pending:
-        tensor = pending.pop()
-        place = place_of(tensor)
-        if place is not None and place not in visited:
-            visited.add(place)
-            found.append(tensor)
-            pending.extend(given_to(tensor))
-    return found
-
-
-def given_to(tensor: Any) -> list[Any]:
-    """Return the symbolic tensors that a tensor's operation was given."""
-    history = getattr(tensor, "_keras_history", None)
-    if history is None or history.operation is None:
-        return []
-    return history.operation._inbound_nodes[history.node_index].input_tensors
-
-
-def place_of(tensor: Any) -> Place | None:
-    """Return the operation and call that a tensor comes from, None for an input."""
-    history = getattr(tensor, "_keras_history", None)
-    if history is None or history.operation is None:
-        return None
-    return id(history.operation), history.node_index
+        history = getattr(pending.pop(), "_keras_history", None)
+        if history is None or history.operation is None:
+            continue
+        operation, node_index, _ = history
+        if (id(operation), node_index) not in visited:
+            visited.add((id(operation), node_index))
+            inputs = operation._inbound_nodes[node_index].input_tensors
+            used.update(map(id, inputs))
+            pending.extend(inputs)
+    return used

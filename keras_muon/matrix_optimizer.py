@@ -50,6 +50,7 @@ class MatrixOptimizer(BucketedOptimizer):
 
         Raises:
             TypeError: If one of them is something else.
+            ValueError: If one of them is there twice.
         """
         if self.built:
             return
@@ -190,6 +191,7 @@ class MatrixOptimizer(BucketedOptimizer):
 
 
 def _check_variables(variables: Sequence[Any]) -> None:
+    seen: set[int] = set()
     for variable in variables:
         if not isinstance(variable, keras.Variable):
             raise TypeError(
@@ -197,3 +199,9 @@ def _check_variables(variables: Sequence[Any]) -> None:
                 f"{type(variable).__name__}. Pass model.trainable_variables, not the "
                 "tensors or parameters in them."
             )
+        if id(variable) in seen:
+            raise ValueError(
+                f"`variables` has {variable.path!r} twice. Pass each variable once, as "
+                "model.trainable_variables has them."
+            )
+        seen.add(id(variable))

@@ -91,7 +91,8 @@ class Muon(MatrixOptimizer):
             AdamW with a warning.
         nonfinite: What an infinite gradient, or one that is not a number, does.
             `"propagate"` lets it into its own matrix, as AdamW lets it into its own
-            entry; `"skip"` leaves that variable and its state as they are.
+            entry; `"skip"` leaves that variable and its state as they are, also where
+            the square that AdamW takes of a gradient would be infinite.
         **base_arguments: The other arguments of `keras.optimizers.Optimizer`: `name`,
             `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`,
             `ema_overwrite_frequency`, `loss_scale_factor`,
@@ -204,13 +205,14 @@ class Muon(MatrixOptimizer):
     @property
     def adam_learning_rate(self) -> Tensor:
         """AdamW's rate at this step, as `learning_rate` is Muon's."""
-        return self.adam_rate(self.learning_rate)
+        return keras.ops.convert_to_tensor(self.adam_rate(self.learning_rate))
 
     @adam_learning_rate.setter
     def adam_learning_rate(self, rate: Any) -> None:
         raise AttributeError(
-            "`adam_learning_rate` follows `learning_rate`: set that one, or pass a "
-            f"schedule to Muon(adam_learning_rate=...); received {rate!r}."
+            "`adam_learning_rate` is decided when the optimizer is made: pass a number,"
+            " a schedule or a ratio as Muon(adam_learning_rate=...); received "
+            f"{rate!r}."
         )
 
     @property

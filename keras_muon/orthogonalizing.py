@@ -44,7 +44,7 @@ def orthogonalize(
         steps: Number of steps. None takes the schedule's own number; with a number
             nothing is compressed.
         view: How the axes form matrices. By default the last two axes are in and out,
-            the others batch, of extents that need not be known in a graph.
+            the others batch, of extents that graphs of TensorFlow or JAX need not know.
         compute_dtype: Dtype of the matrix products: `"auto"`, `"float32"`,
             `"float64"`, `"bfloat16"` or `"float16"`. `"auto"` is float64 for float64
             input; bfloat16 for 256 rows or more (64 in a stack) on accelerators with
@@ -146,6 +146,11 @@ def _fans_of(shape: Shape) -> Shape:
 
 
 def _view_of(shape: Shape, view: MatrixView | None) -> MatrixView:
+    if None in shape:
+        raise ValueError(
+            f"`x` must have known extents where a `view` is given; received shape "
+            f"{shape}. Set them by x.set_shape, or leave `view` out."
+        )
     if 0 in shape:
         raise ValueError(f"`x` must not be empty; received shape {shape}.")
     if view is None:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_muon.graph_order import last_outputs, place_of, places_before
+from keras_muon.graph_order import last_outputs, used_for
 from keras_muon.sublayers import sublayers, weighted_leaves
 from keras_muon.symbolic_calls import build_specs, symbolic_calls
-from keras_muon.tied_products import Shapes, multiplies_by_weight, shapes_of_matrices
+from keras_muon.tied_products import Tables, tables_of, tied_heads
 
 
 class Heads(NamedTuple):
@@ -38,8 +38,8 @@ def output_heads(model: Any) -> Heads:
     through layers without weights, and into nested models. A model or layer with its
     own `call` is run once on symbolic tensors, which makes such a graph. Where its code
     cannot be run so, the weighted layer that is called last stands for the head, or the
-    one created last where no call can be followed, and is not proven. A product with a
-    weight of another layer, as of a tied embedding, is a head that is no layer.
+    one created last where no call can be followed, and is not proven. A product with
+    the table of an embedding is a head that is no layer.
 
     Args:
         model: A built `keras.Model`, or any layer.
@@ -54,12 +54,12 @@ def output_heads(model: Any) -> Heads:
         >>> output_heads(model).ids == {id(head)}
         True
     """
-    shapes = shapes_of_matrices(model)
+    tables = tables_of(model)
     if _is_graph(model):
         outputs = last_outputs(keras.tree.flatten(model.outputs))
-        found = list(_heads_of_tensors(outputs, set(), shapes))
+        found = list(_heads_of_tensors(outputs, set(), tables))
     else:
-        found = _heads_of_call(model, build_specs(model), shapes, sure_of_order=False)
+        found = _heads_of_call(model, build_specs(model), tables, sure_of_order=False)
     ids = {id(leaf) for leaf, _ in found if leaf is not None}
     return Heads(ids, all(proven for _, proven in found))
 
@@ -74,26 +74,20 @@ def _is_graph(layer: Any) -> bool:
 
 
 def _heads_of_tensors(
-    tensors: list[Any], seen: set, shapes: Shapes, behind_gain: bool = False
+    tensors: list[Any], seen: set, tables: Tables, behind_gain: bool = False
 ) -> Iterator[Found]:
     """Walk back from symbolic tensors to the first weighted layer on each path.
 
     A layer whose weights are gains (a norm, PReLU, a temperature) may stand behind the
     head. The path goes on through it as long as it does not fork: where branches meet,
-    it is the norm at the end of a residual stream. Of layers on the paths of one tensor
-    that are computed from each other, as the branches of such a stream, the last one is
-    meant.
+    it is the norm at the end of a residual stream.
     """
-    for tensor in tensors:
-        found = list(_first_with_weights([tensor], seen, shapes, behind_gain))
-        earlier = set().union(*(places_before(each) for each, _ in found))
-        for each, heads in found:
-            if place_of(each) not in earlier:
-                yield from heads
+    for _, heads in _first_with_weights(tensors, seen, tables, behind_gain):
+        yield from heads
 
 
 def _first_with_weights(
-    tensors: list[Any], seen: set, shapes: Shapes, behind_gain: bool
+    tensors: list[Any], seen: set, tables: Tables, behind_gain: bool
 ) -> Iterator[tuple[Any, list[Found]]]:
     """Yield the tensor on each path that the first weights make, and their heads."""
     for tensor in tensors:
@@ -104,28 +98,40 @@ def _first_with_weights(
         node = operation._inbound_nodes[node_index]
         if (id(operation), node_index) in seen:
             continue
-        if _is_graph(operation):
+        weights = getattr(operation, "weights", [])
+        matrices = any(len(variable.shape) > 1 for variable in weights)
+        if matrices and _is_graph(operation):
             inner = keras.tree.flatten(operation.outputs)[position]
-            heads = list(_heads_of_tensors([inner], seen, shapes, behind_gain))
-            yield from [(tensor, heads)] if heads else []
+            # Of every call anew: a model may be called twice.
+            yield tensor, list(_heads_of_tensors([inner], set(), tables, behind_gain))
             continue
         seen.add((id(operation), node_index))
-        weights = getattr(operation, "weights", [])
         call = (node.arguments.args, node.arguments.kwargs)
-        if multiplies_by_weight(operation, call, shapes):
-            yield tensor, [(None, True)]
-        elif any(len(variable.shape) > 1 for variable in weights):
-            heads = _heads_of_call(operation, call, shapes, True, behind_gain)
-            yield from [(tensor, heads)] if heads else []
+        tied = tied_heads(operation, call, tables)
+        if tied:
+            yield tensor, tied
+        elif matrices:
+            yield tensor, _heads_of_call(operation, call, tables, True, behind_gain)
         elif len(node.input_tensors) == 1 or not (behind_gain or weights):
             gain = behind_gain or bool(weights)
-            yield from _first_with_weights(node.input_tensors, seen, shapes, gain)
+            found = list(_first_with_weights(node.input_tensors, seen, tables, gain))
+            adds = type(operation).__name__ == "Add"
+            yield from _last_branches(found) if adds else found
+
+
+def _last_branches(found: list[tuple[Any, list[Found]]]) -> list[tuple[Any, list]]:
+    """Of branches that are added up, return those that no other one is computed from.
+
+    The others are earlier ones of a residual stream.
+    """
+    used = used_for(tensor for tensor, heads in found if heads)
+    return [(tensor, heads) for tensor, heads in found if id(tensor) not in used]
 
 
 def _heads_of_call(
     layer: Any,
     call: Any,
-    shapes: Shapes,
+    tables: Tables,
     sure_of_order: bool,
     behind_gain: bool = False,
 ) -> list[Found]:
@@ -135,7 +141,7 @@ def _heads_of_call(
         return [(leaf, True) for leaf in leaves]
     calls = list(symbolic_calls(layer, call))
     for args, kwargs in calls:
-        probe = _GraphProbe(layer, shapes, behind_gain)
+        probe = _GraphProbe(layer, tables, behind_gain)
         with _unchanged_nodes(layer), keras.StatelessScope():
             try:
                 probe(*args, **kwargs)
@@ -214,16 +220,16 @@ class _Probe(keras.Layer):
 class _GraphProbe(_Probe):
     """Runs another layer's `call` so that the layers inside record their graph."""
 
-    def __init__(self, target: Any, shapes: Shapes, behind_gain: bool):
+    def __init__(self, target: Any, tables: Tables, behind_gain: bool):
         super().__init__(target)
-        self.shapes = shapes
+        object.__setattr__(self, "tables", tables)
         self.behind_gain = behind_gain
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         outputs = self.target.call(*args, **kwargs)
         # Now, because Keras is about to make this probe the outputs' origin.
         tensors = keras.tree.flatten(outputs)
-        walk = _heads_of_tensors(tensors, set(), self.shapes, self.behind_gain)
+        walk = _heads_of_tensors(tensors, set(), self.tables, self.behind_gain)
         found = list(walk)
         object.__setattr__(self, "found", found)
         return outputs

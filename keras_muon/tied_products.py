@@ -4,47 +4,81 @@ A tied head written by hand multiplies by the table of an embedding. The layer b
 is hidden, though it is the last one with a matrix.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+
+from keras_muon.sublayers import owned_variables, sublayers
 
 # Operations of Keras that sum over an axis of both factors.
 PRODUCTS = ("Dot", "Einsum", "Inner", "Matmul", "Tensordot")
 
-Shapes = frozenset[tuple[int, ...]]
 
-
-def shapes_of_matrices(layer: Any) -> Shapes:
-    """Return the shapes of a layer's weights with two axes, and of their transposes.
+class Tables(NamedTuple):
+    """Weights of a model that may also be its output head.
 
     Args:
-        layer: A built `keras.Layer`.
+        owners: The layer of each weight with two axes, by `id(variable)`.
+        shapes: Of the tables of embeddings, and of their transposes.
+    """
+
+    owners: dict[int, Any]
+    shapes: frozenset[tuple[int, ...]]
+
+
+def tables_of(model: Any) -> Tables:
+    """Return the weights that may be a tied head.
+
+    Args:
+        model: A built `keras.Layer`.
 
     Example:
         >>> layer = keras.layers.Embedding(9, 4)
         >>> layer.build()
-        >>> sorted(shapes_of_matrices(layer))
+        >>> sorted(tables_of(layer).shapes)
         [(4, 9), (9, 4)]
     """
-    shapes = {tuple(v.shape) for v in layer.weights if len(v.shape) == 2}
-    return frozenset(shapes | {shape[::-1] for shape in shapes})
+    owners: dict[int, Any] = {}
+    shapes: set[tuple[int, ...]] = set()
+    visited, pending = set(), [model]
+    while pending:
+        layer = pending.pop()
+        if id(layer) in visited:
+            continue
+        visited.add(id(layer))
+        pending.extend(sublayers(layer))
+        for variable in owned_variables(layer):
+            if len(variable.shape) == 2:
+                owners[id(variable)] = layer
+                if isinstance(layer, keras.layers.Embedding):
+                    shape = tuple(variable.shape)
+                    shapes |= {shape, shape[::-1]}
+    return Tables(owners, frozenset(shapes))
 
 
-def multiplies_by_weight(operation: Any, arguments: Any, shapes: Shapes) -> bool:
-    """Return whether an operation of a graph is a product with a weight.
+def tied_heads(
+    operation: Any, arguments: Any, tables: Tables
+) -> list[tuple[Any, bool]]:
+    """Return the head that a product with a weight is, in a graph.
 
-    In a graph a weight is a variable, or has a value. Which weight it comes from, cast
-    or transposed, only its shape tells.
+    A variable is known. Of a table that was cast or transposed before, nothing is left
+    but its value and shape.
 
     Args:
         operation: The `keras.Operation`.
         arguments: Its (args, kwargs).
-        shapes: From `shapes_of_matrices`, of the model.
+        tables: From `tables_of`, of the model.
+
+    Returns:
+        The layer of the weight, or None for one that only its shape tells, and that it
+        is proven. An empty list if the operation is none.
     """
     if isinstance(operation, keras.Layer) or type(operation).__name__ not in PRODUCTS:
-        return False
-    return any(
-        not isinstance(value, keras.KerasTensor)
-        and tuple(getattr(value, "shape", ())) in shapes
-        for value in keras.tree.flatten(arguments)
-    )
+        return []
+    for value in keras.tree.flatten(arguments):
+        if id(value) in tables.owners:
+            return [(tables.owners[id(value)], True)]
+        symbolic = isinstance(value, keras.KerasTensor)
+        if not symbolic and tuple(getattr(value, "shape", ())) in tables.shapes:
+            return [(None, True)]
+    return []

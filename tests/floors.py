@@ -116,7 +116,7 @@ FLOORS = {
     "keras_muon.steps": 2.4,
     "keras_muon.sublayers": 2.0,
     "keras_muon.tensorflow_ops": 2.1,
-    "keras_muon.tied_products": 2.0,
+    "keras_muon.tied_products": 2.05,
     "keras_muon.torch_ops": 2.1,
     "keras_muon.torch_steps": 2.3,
     "keras_muon.version": 0.0,

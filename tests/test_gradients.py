@@ -157,6 +157,13 @@ def test_a_variable_that_is_there_twice_is_refused():
         np.testing.assert_array_equal(value, before[name])
 
 
+def test_a_variable_is_built_for_once():
+    """Two states of one variable would both be stepped."""
+    first, *_ = new_variables()
+    with pytest.raises(ValueError, match="`variables` has 'first' twice"):
+        Muon(routes={"first": "muon"}).build([first, first])
+
+
 def test_only_variables_of_keras_are_trained():
     """Tensors in them have neither path nor state."""
     values = [variable.value for variable in new_variables()]

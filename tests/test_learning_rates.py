@@ -120,7 +120,7 @@ def test_the_rate_of_adamw_reads_as_that_of_muon():
     assert float(Muon(0.1, adam_learning_rate=HALVED).adam_learning_rate) == (
         np.float32(0.1)
     )
-    with pytest.raises(AttributeError, match=r"follows `learning_rate`.*received 0\.5"):
+    with pytest.raises(AttributeError, match=r"optimizer is made.*received 0\.5"):
         optimizer.adam_learning_rate = 0.5
 
 

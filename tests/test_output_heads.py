@@ -225,7 +225,50 @@ def constant_behind_the_head():
     """A fixed product, such as a filter bank, is no head."""
     inputs = keras.Input((8,))
     x = dense("head")(dense("trunk")(inputs))
-    return keras.Model(inputs, keras.ops.matmul(x, np.ones((4, 6), "float32")))
+    return keras.Model(inputs, keras.ops.matmul(x, np.ones((4, 8), "float32")))
+
+
+def features_beside_a_head_inside():
+    """Of a nested model one output is a head, and another one goes on."""
+    inputs = keras.Input((8,))
+    x = dense("trunk")(inputs)
+    core = keras.Model(inputs, [dense("left")(x), x])
+    logits, features = core(inputs)
+    parts = [logits, dense("right")(features)]
+    return keras.Model(inputs, layers.Concatenate()(parts))
+
+
+def head_with_a_temperature_of_its_own():
+    """Computed from each other, and no stream: nothing is added up."""
+    inputs = keras.Input((8,))
+    logits = dense("left")(dense("trunk")(inputs))
+    return keras.Model(inputs, logits / keras.ops.softplus(dense("right")(logits)))
+
+
+def stream_of_one_model_called_twice(turned):
+    """Its last call is the last branch, in whichever order it is added."""
+    given = keras.Input((8,))
+    shared = keras.Model(given, dense("second", 8)(dense("first")(given)))
+    x = inputs = keras.Input((8,))
+    for branch in (shared, dense("between", 8), shared):
+        x = branch(x) + x if turned else x + branch(x)
+    return keras.Model(inputs, x)
+
+
+def model_without_weights_behind_the_head():
+    """The path goes on through it."""
+    given = keras.Input((4,))
+    tail = keras.Model(given, layers.Softmax()(given))
+    inputs = keras.Input((8,))
+    return keras.Model(inputs, tail(dense("head")(dense("trunk")(inputs))))
+
+
+def tied_encoder():
+    """Its kernel is the output projection, too."""
+    inputs = keras.Input((8,))
+    encoder = dense("encoder")
+    x = keras.ops.tanh(encoder(inputs))
+    return keras.Model(inputs, keras.ops.einsum("bd,vd->bv", x, encoder.kernel))
 
 
 def no_weights():
@@ -261,8 +304,12 @@ MODELS = {
     head_that_another_one_reads: {"left", "right"},
     branches_side_by_side: {"mean", "spread"},
     tied_by_hand: set(),
-    tied_by_hand_before_softmax: set(),
+    tied_by_hand_before_softmax: {"table"},
     constant_behind_the_head: {"head"},
+    features_beside_a_head_inside: {"left", "right"},
+    head_with_a_temperature_of_its_own: {"left", "right"},
+    model_without_weights_behind_the_head: {"head"},
+    tied_encoder: {"encoder"},
     no_weights: set(),
 }
 
@@ -271,6 +318,12 @@ MODELS = {
 def test_heads_of_a_graph(build):
     """Every path from an output back ends at its head, and nothing else is one."""
     assert named_heads(build()) == MODELS[build]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_the_last_call_of_a_shared_model(turned):
+    """What comes before is hidden."""
+    assert named_heads(stream_of_one_model_called_twice(turned)) == {"second"}
 
 
 def test_looking_for_heads_leaves_the_model_alone():

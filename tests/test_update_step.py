@@ -102,6 +102,8 @@ def test_an_unknown_variable_is_refused(variables, gradients):
     stranger = keras.Variable(np.ones(5), name="stranger", dtype="float32")
     with pytest.raises(ValueError, match=r"variables than 'stranger'.*Muon\.for"):
         optimizer.apply(gradients[-1:], [stranger])
+    with pytest.raises(ValueError, match=r"variables than '\w+'.*Muon\.for_model"):
+        optimizer.apply(gradients[-1:], [stranger.value])
 
 
 def test_no_gradients_are_no_step(variables):
