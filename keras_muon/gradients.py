@@ -40,7 +40,7 @@ def prepared(
         dense = [_as_tensor(gradient) for gradient in dense]
     if dense and variables is not None:
         _check_shapes(dense, variables)
-        _check_unique(variables)
+        require_unique("trainable_variables", variables)
     # There are few dtypes: what is small is stepped faster than its dtype is looked up.
     kinds = {gradient.dtype: gradient for gradient in dense if gradient is not None}
     narrow = {dtype for dtype, gradient in kinds.items() if is_narrow(gradient)}
@@ -50,6 +50,28 @@ def prepared(
         else gradient
         for gradient in dense
     ]
+
+
+def require_unique(argument: str, variables: Sequence[Variable]) -> None:
+    """Refuse variables of which one is there twice: its steps would not add up.
+
+    Args:
+        argument: What the caller's user calls them.
+        variables: `keras.Variable`s.
+
+    Raises:
+        ValueError: If one of them is there twice.
+    """
+    if len(set(map(id, variables))) == len(variables):
+        return
+    seen: set[int] = set()
+    for variable in variables:
+        if id(variable) in seen:
+            raise ValueError(
+                f"`{argument}` has {variable.path!r} twice: its steps in one call "
+                "would not add up. Pass it once, with the sum of its gradients."
+            )
+        seen.add(id(variable))
 
 
 def _check_shapes(gradients: Sequence[Any], variables: Sequence[Variable]) -> None:
@@ -74,19 +96,6 @@ def _check_shapes(gradients: Sequence[Any], variables: Sequence[Variable]) -> No
                 f"variable has shape {wanted}. Pass the gradients in the order of "
                 "the variables."
             )
-
-
-def _check_unique(variables: Sequence[Variable]) -> None:
-    if len(set(map(id, variables))) == len(variables):
-        return
-    seen: set[int] = set()
-    for variable in variables:
-        if id(variable) in seen:
-            raise ValueError(
-                f"`trainable_variables` has {variable.path!r} twice: its steps in one "
-                "call would not add up. Pass it once, with the sum of its gradients."
-            )
-        seen.add(id(variable))
 
 
 def _as_tensor(gradient: Any) -> Tensor:

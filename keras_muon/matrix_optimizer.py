@@ -11,6 +11,7 @@ from keras_muon.batching import Batched, is_small
 from keras_muon.bucket import Bucket
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.freed_memory import keep_freed_memory
+from keras_muon.gradients import require_unique
 from keras_muon.known_buckets import KnownBuckets
 from keras_muon.plan import Plan
 from keras_muon.route_source import RouteSource
@@ -191,7 +192,6 @@ class MatrixOptimizer(BucketedOptimizer):
 
 
 def _check_variables(variables: Sequence[Any]) -> None:
-    seen: set[int] = set()
     for variable in variables:
         if not isinstance(variable, keras.Variable):
             raise TypeError(
@@ -199,9 +199,4 @@ def _check_variables(variables: Sequence[Any]) -> None:
                 f"{type(variable).__name__}. Pass model.trainable_variables, not the "
                 "tensors or parameters in them."
             )
-        if id(variable) in seen:
-            raise ValueError(
-                f"`variables` has {variable.path!r} twice. Pass each variable once, as "
-                "model.trainable_variables has them."
-            )
-        seen.add(id(variable))
+    require_unique("variables", variables)

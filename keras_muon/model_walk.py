@@ -1,6 +1,6 @@
 """From a Keras model to routes: walk the layers, ask each for its matrices."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -9,7 +9,7 @@ from keras_muon.layer_views import role_of
 from keras_muon.output_heads import Heads, output_heads
 from keras_muon.roles import Role, role_by_name
 from keras_muon.routing import Route
-from keras_muon.sublayers import owned_variables, sublayers
+from keras_muon.sublayers import owned_variables, walked
 
 # Below 4 rows a polar factor is little more than a normalised gradient, and at more
 # than 128:1 most singular directions of the long side do not exist. The same bounds
@@ -40,9 +40,9 @@ def routes_of_model(model: Any, variables: Sequence[Any]) -> list[Route]:
         ['muon', 'adamw', 'adamw', 'adamw']
     """
     owners: dict[int, list[_Owner]] = {}
-    for owner in _walk(model, None, set()):
-        for variable in owned_variables(owner.layer):
-            owners.setdefault(id(variable), []).append(owner)
+    for layer, parent in walked(model):
+        for variable in owned_variables(layer):
+            owners.setdefault(id(variable), []).append(_Owner(layer, parent))
     heads = output_heads(model)
     return [_route(v, owners.get(id(v), []), heads) for v in variables]
 
@@ -66,15 +66,6 @@ def _provable_role(variable: Any) -> Role:
         return role_of(keras.layers.SimpleRNNCell(1, name="cell"), variable)
     role = role_by_name(variable)
     return role or Role(None, "its layer is not known", certain=False)
-
-
-def _walk(layer: Any, parent: Any, seen: set[int]) -> Iterator[_Owner]:
-    if id(layer) in seen:
-        return
-    seen.add(id(layer))
-    yield _Owner(layer, parent)
-    for child in sublayers(layer):
-        yield from _walk(child, layer, seen)
 
 
 def _route(variable: Any, owners: list[_Owner], heads: Heads) -> Route:

@@ -7,13 +7,13 @@ Source: Jordan et al. 2024, kellerjordan.github.io/posts/muon.
 """
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import keras
 
 from keras_muon.graph_order import last_outputs, used_for
-from keras_muon.sublayers import sublayers, weighted_leaves
+from keras_muon.probing import Probe, order_of_calls, unchanged_nodes
+from keras_muon.sublayers import weighted_leaves
 from keras_muon.symbolic_calls import build_specs, symbolic_calls
 from keras_muon.tied_products import Tables, tables_of, tied_heads
 
@@ -142,7 +142,7 @@ def _heads_of_call(
     calls = list(symbolic_calls(layer, call))
     for args, kwargs in calls:
         probe = _GraphProbe(layer, tables, behind_gain)
-        with _unchanged_nodes(layer), keras.StatelessScope():
+        with unchanged_nodes(layer), keras.StatelessScope():
             try:
                 probe(*args, **kwargs)
             except Exception:  # Any failure of the user's code means: not this way.
@@ -153,71 +153,13 @@ def _heads_of_call(
         # Several weights and then a norm: the end of a residual stream, and no head.
         return []
     for args, kwargs in calls:
-        order = _order_of_calls(layer, leaves, args, kwargs)
+        order = order_of_calls(layer, leaves, args, kwargs)
         if order:
             return [(order[-1], sure_of_order)]
     return [(leaves[-1], False)]
 
 
-@contextmanager
-def _unchanged_nodes(layer: Any) -> Iterator[None]:
-    """Take back the graph nodes that layers record when called symbolically.
-
-    Losses that a layer adds are no outputs, and would refuse a symbolic tensor.
-    """
-    inside, pending = {}, [layer]
-    while pending:
-        current = pending.pop()
-        if id(current) not in inside:
-            # A layer inside may be run so on its own while this is open.
-            before = vars(current).get("add_loss")
-            nodes = [current._inbound_nodes, current._outbound_nodes]
-            counts = [(of_a_kind, len(of_a_kind)) for of_a_kind in nodes]
-            inside[id(current)] = (current, counts, before)
-            object.__setattr__(current, "add_loss", lambda *losses, **named: None)
-            pending.extend(sublayers(current))
-    try:
-        yield
-    finally:
-        for current, counts, before in inside.values():
-            for of_a_kind, count in counts:
-                del of_a_kind[count:]
-            if before is None:
-                object.__delattr__(current, "add_loss")
-            else:
-                object.__setattr__(current, "add_loss", before)
-
-
-def _order_of_calls(layer: Any, leaves: list[Any], args: Any, kwargs: Any) -> list:
-    """Run a layer on symbolic tensors and note which leaves it calls."""
-    order: list[Any] = []
-    with ExitStack() as stack:
-        for leaf in leaves:
-            stack.enter_context(_recorded(leaf, order))
-        try:
-            _Probe(layer)(*args, **kwargs)
-        except Exception:  # Any failure of the user's code means: not this way.
-            return []
-    return order
-
-
-class _Probe(keras.Layer):
-    """Runs another layer's `call` symbolically, without adding to its graph."""
-
-    def __init__(self, target: Any):
-        super().__init__(name="probe")
-        # As an ordinary attribute it would be tracked as a sublayer.
-        object.__setattr__(self, "target", target)
-        object.__setattr__(self, "found", [])
-
-    def build(self, *shapes: Any, **named_shapes: Any) -> None:
-        self.built = True
-
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        return self.target.call(*args, **kwargs)
-
-
-class _GraphProbe(_Probe):
+class _GraphProbe(Probe):
     """Runs another layer's `call` so that the layers inside record their graph."""
 
     def __init__(self, target: Any, tables: Tables, behind_gain: bool):
@@ -233,26 +175,3 @@ class _GraphProbe(_Probe):
         found = list(walk)
         object.__setattr__(self, "found", found)
         return outputs
-
-
-@contextmanager
-def _recorded(leaf: Any, order: list[Any]) -> Iterator[None]:
-    """Append `leaf` to `order` whenever it is called, as long as this is open."""
-    names = [name for name in ("call", "quantized_call") if hasattr(leaf, name)]
-    before = {name: vars(leaf)[name] for name in names if name in vars(leaf)}
-    for name in names:
-        object.__setattr__(leaf, name, _noting(getattr(leaf, name), leaf, order))
-    try:
-        yield
-    finally:
-        for name in names:
-            object.__delattr__(leaf, name)
-        vars(leaf).update(before)
-
-
-def _noting(call: Any, leaf: Any, order: list[Any]) -> Any:
-    def noting_call(*args: Any, **kwargs: Any) -> Any:
-        order.append(leaf)
-        return call(*args, **kwargs)
-
-    return noting_call

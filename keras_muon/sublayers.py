@@ -1,5 +1,6 @@
 """The layers inside a layer and the variables that are its own."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -37,6 +38,22 @@ def sublayers(layer: Any) -> list[Any]:
             values = value.values() if isinstance(value, dict) else value
             pending.extend(list(values)[::-1])
     return list(found.values())
+
+
+def walked(layer: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield a layer and all inside it, each once, with the layer that holds it.
+
+    Args:
+        layer: A `keras.Layer`, held by None.
+    """
+    seen: set[int] = set()
+    pending = [(layer, None)]
+    while pending:
+        current, parent = pending.pop()
+        if id(current) not in seen:
+            seen.add(id(current))
+            yield current, parent
+            pending.extend((child, current) for child in sublayers(current)[::-1])
 
 
 def owned_variables(layer: Any) -> list[Any]:

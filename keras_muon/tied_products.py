@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_muon.sublayers import owned_variables, sublayers
+from keras_muon.sublayers import owned_variables, walked
 
 # Operations of Keras that sum over an axis of both factors.
 PRODUCTS = ("Dot", "Einsum", "Inner", "Matmul", "Tensordot")
@@ -40,13 +40,7 @@ def tables_of(model: Any) -> Tables:
     """
     owners: dict[int, Any] = {}
     shapes: set[tuple[int, ...]] = set()
-    visited, pending = set(), [model]
-    while pending:
-        layer = pending.pop()
-        if id(layer) in visited:
-            continue
-        visited.add(id(layer))
-        pending.extend(sublayers(layer))
+    for layer, _ in walked(model):
         for variable in owned_variables(layer):
             if len(variable.shape) == 2:
                 owners[id(variable)] = layer

@@ -96,6 +96,7 @@ FLOORS = {
     "keras_muon.plan": 0.5,
     "keras_muon.plan_choice": 0.55,
     "keras_muon.planning": 2.15,
+    "keras_muon.probing": 2.05,
     "keras_muon.products": 0.45,
     "keras_muon.symbolic_calls": 2.0,
     "keras_muon.rates": 2.0,

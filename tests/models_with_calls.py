@@ -3,6 +3,9 @@
 import keras
 import numpy as np
 
+from keras_muon.output_heads import output_heads
+from keras_muon.sublayers import weighted_leaves
+
 layers = keras.layers
 FEATURES = np.ones((2, 8), "float32")
 TOKENS = np.zeros((2, 5), "int32")
@@ -11,6 +14,12 @@ TOKENS = np.zeros((2, 5), "int32")
 def dense(name, units=4):
     """A Dense layer without random values: they cost JAX a compilation per shape."""
     return layers.Dense(units, name=name, kernel_initializer="zeros")
+
+
+def named_heads(model):
+    """Names of the heads."""
+    heads = output_heads(model).ids
+    return {leaf.name for leaf in weighted_leaves(model) if id(leaf) in heads}
 
 
 class HeadFirst(keras.Model):

@@ -21,17 +21,11 @@ from models_with_calls import (
     TwoArguments,
     TwoShapes,
     dense,
+    named_heads,
 )
 
 from keras_muon.output_heads import output_heads
 from keras_muon.sublayers import weighted_leaves
-
-
-def named_heads(model):
-    """Names of the heads."""
-    heads = output_heads(model).ids
-    return {leaf.name for leaf in weighted_leaves(model) if id(leaf) in heads}
-
 
 CALLED = {
     "head created first": (HeadFirst, (FEATURES,), {}),
