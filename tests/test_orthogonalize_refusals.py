@@ -67,3 +67,16 @@ def test_matrices_of_unknown_extents_are_refused(shape):
     step = tf.function(orthogonalize)
     with pytest.raises(ValueError, match=r"`x` must have .* known .*x\.set_shape"):
         step.get_concrete_function(tf.TensorSpec(shape, "float32"))
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="only TensorFlow traces so"
+)
+def test_a_view_needs_extents():
+    """Though a stack of matrices without one does not."""
+    import tensorflow as tf
+
+    view = MatrixView.of_last_axes((3, 8, 4))
+    step = tf.function(lambda x: orthogonalize(x, view=view))
+    with pytest.raises(ValueError, match=r"where a `view` is given.*\(None, 8, 4\)"):
+        step.get_concrete_function(tf.TensorSpec((None, 8, 4), "float32"))
