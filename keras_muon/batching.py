@@ -33,10 +33,17 @@ SHARE_SMALL_STACKED_ON_CPU = 1 / 10
 LEAST_SMALL_STACKED_IN_GRAPH = 3 * 2**17
 SHARE_SMALL_STACKED_IN_GRAPH = 1 / 20
 
-# There each has one thread. No stack holds more than half of all small matrices, unless
-# they are few: two stacks take 0.7 of the time of one at 64 x 64 x 64 on JAX and 0.9 on
-# TensorFlow, and no less at 32 x 64 x 64.
+# There each has one thread. On TensorFlow no stack holds more than half of all small
+# matrices, unless they are few: two stacks take 0.9 of the time of one at 64 x 64 x 64,
+# and no less at 32 x 64 x 64.
 LARGEST_ONE_THREADED = 2**17
+
+# On JAX, where a stack more costs less to compile, no stack is more than a quarter of
+# the work on all small matrices, in entries times rows of the shorter side, unless that
+# is little. 126 matrices of 32 to 128 take 0.83 of the time that they took in five
+# stacks, 64 of 64 x 64 take 0.93, and 64 of 128 x 128 take 0.79, of that in two.
+SHARE_OF_WORK = 1 / 4
+LEAST_WORK = 2**22
 
 Batched = str | bool
 
@@ -79,6 +86,7 @@ def stacks(
         [[0, 1]]
     """
     limits = {small: _most_stacked(views, xla, small) for small in (True, False)}
+    most_work = _most_work(views)
     kinds = [(*_kind(v), dtype) for v, dtype in zip(views, dtypes, strict=True)]
     totals: dict[tuple, int] = collections.Counter()
     for kind, view in zip(kinds, views, strict=True):
@@ -87,7 +95,9 @@ def stacks(
     entries: dict[tuple, int] = collections.Counter()
     for position, (kind, view) in enumerate(zip(kinds, views, strict=True)):
         # As equal as can be: the largest is what needs memory, and the time of others.
-        count = math.ceil(totals[kind] / limits[is_small(view)])
+        small = is_small(view)
+        limit = min(limits[small], most_work / kind[0]) if small else limits[small]
+        count = math.ceil(totals[kind] / limit)
         stack = entries[kind] * count // totals[kind]
         entries[kind] += view.entries
         place = _place(view, batched, position, stack)
@@ -136,12 +146,23 @@ def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int
     return position if eager and not is_small(view) else stack
 
 
+def _most_work(views: Sequence[MatrixView]) -> float:
+    """Return the entries times rows of a stack of small matrices, on JAX on a CPU."""
+    if keras.backend.backend() != "jax" or runs_on_accelerator():
+        return math.inf
+    small = [view for view in views if is_small(view)]
+    work = sum(view.entries * min(view.fan_in, view.fan_out) for view in small)
+    return max(LEAST_WORK, SHARE_OF_WORK * work)
+
+
 def _most_stacked(views: Sequence[MatrixView], xla: bool, small: bool) -> int:
     """Return the entries of a stack of small or of large matrices."""
     if runs_on_accelerator():
         return MOST_STACKED
     entries = sum(view.entries for view in views)
-    if small and keras.backend.backend() != "torch":
+    if small and keras.backend.backend() == "jax":
+        least, share = LEAST_SMALL_STACKED_IN_GRAPH, SHARE_SMALL_STACKED_IN_GRAPH
+    elif small and keras.backend.backend() == "tensorflow":
         half = sum(view.entries for view in views if is_small(view)) // 2
         least = min(LEAST_SMALL_STACKED_IN_GRAPH, max(LARGEST_ONE_THREADED, half))
         share = SHARE_SMALL_STACKED_IN_GRAPH

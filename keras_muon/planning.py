@@ -133,13 +133,11 @@ def carrier(
     """
     if keras.backend.backend() == "torch":
         return TorchOps(plan.panels, overwrites=overwrites)
-    # Not of stacks side by side: where few are ready, XLA hands one to an idle thread
-    # at its long sums alone.
     whole = compiled and plan.loop != "none" and not plan.split
     if keras.backend.backend() == "tensorflow":
         return TensorflowOps(whole_factors=whole)
-    pays = compiled and XlaOps.pays(plan)
-    return XlaOps(plan) if pays else KerasOps(whole_factors=whole)
+    suits = compiled and XlaOps.suits(plan)
+    return XlaOps(plan) if suits else KerasOps(whole_factors=whole)
 
 
 def check_compute_dtype(compute_dtype: object) -> str:

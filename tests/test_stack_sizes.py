@@ -40,8 +40,31 @@ def test_stacks_of_small_matrices_are_limited(monkeypatch, backend):
     ]
     if backend == "torch":
         assert sizes == [[128], [128, 128], [256] * 10]
-    else:
+    elif backend == "tensorflow":
         assert sizes == [[64, 64], [86, 85, 85], [128] * 20]
+    else:
+        assert sizes == [[32] * 4, [64] * 4, [128] * 20]
+
+
+def test_stacks_on_jax_share_the_work(monkeypatch):
+    """A product of twice the rows is more work for the same entries.
+
+    No stack has more than a quarter of it, unless it has little.
+    """
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    square, wide, long = (
+        MatrixView(shape, (0,), (1,)) for shape in ((128, 128), (64, 128), (128, 64))
+    )
+    for chosen, sizes in (
+        ([square] * 2, [2]),
+        ([square] * 3, [2, 1]),
+        ([square] * 18 + [wide] * 36, [6, 6, 6, 18, 18]),
+        ([square] * 18 + [wide, long] * 18, [6, 6, 6, 18, 18]),
+        ([square] * 64 + [wide] * 4, [16] * 4 + [4]),
+    ):
+        found = stacks(chosen, ["float32"] * len(chosen), "auto")
+        assert [len(stack) for stack in found] == sizes
 
 
 def test_few_small_matrices_stay_together(monkeypatch):
@@ -50,7 +73,7 @@ def test_few_small_matrices_stay_together(monkeypatch):
     Halves are of all small matrices: kinds that share the work equally stay whole.
     """
     monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
     square, wide = (MatrixView((64, n), (0,), (1,)) for n in (64, 128))
     for chosen, sizes in (
         ([square] * 32, [32]),
