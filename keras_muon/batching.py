@@ -29,19 +29,19 @@ SHARE_STACKED_WITHOUT_XLA = 1 / 16
 LEAST_SMALL_STACKED_ON_CPU = 2**19
 SHARE_SMALL_STACKED_ON_CPU = 1 / 10
 
-# In a graph two stacks or more are computed at a time, see `keras_muon.waiting`.
-LEAST_SMALL_STACKED_IN_GRAPH = 3 * 2**17
-SHARE_SMALL_STACKED_IN_GRAPH = 1 / 20
+# In a graph two stacks or more are computed at a time, see `keras_muon.waiting`, and on
+# JAX a stack more costs less to compile.
+LEAST_SMALL_STACKED_IN_GRAPH = {"tensorflow": 3 * 2**17, "jax": 9 * 2**14}
+SHARE_SMALL_STACKED_IN_GRAPH = {"tensorflow": 1 / 20, "jax": 1 / 12}
 
 # There each has one thread. On TensorFlow no stack holds more than half of all small
 # matrices, unless they are few: two stacks take 0.9 of the time of one at 64 x 64 x 64,
 # and no less at 32 x 64 x 64.
 LARGEST_ONE_THREADED = 2**17
 
-# On JAX, where a stack more costs less to compile, no stack is more than a quarter of
-# the work on all small matrices, in entries times rows of the shorter side, unless that
-# is little. 126 matrices of 32 to 128 take 0.83 of the time that they took in five
-# stacks, 64 of 64 x 64 take 0.93, and 64 of 128 x 128 take 0.79, of that in two.
+# On JAX no stack is more than a quarter of the work on all small matrices, in entries
+# times rows of the shorter side, unless that is little. 126 matrices of 32 to 128 take
+# 0.83 of the time of five stacks, and 64 of 128 x 128 take 0.8 of that of three.
 SHARE_OF_WORK = 1 / 4
 LEAST_WORK = 2**22
 
@@ -160,14 +160,15 @@ def _most_stacked(views: Sequence[MatrixView], xla: bool, small: bool) -> int:
     if runs_on_accelerator():
         return MOST_STACKED
     entries = sum(view.entries for view in views)
-    if small and keras.backend.backend() == "jax":
-        least, share = LEAST_SMALL_STACKED_IN_GRAPH, SHARE_SMALL_STACKED_IN_GRAPH
-    elif small and keras.backend.backend() == "tensorflow":
-        half = sum(view.entries for view in views if is_small(view)) // 2
-        least = min(LEAST_SMALL_STACKED_IN_GRAPH, max(LARGEST_ONE_THREADED, half))
-        share = SHARE_SMALL_STACKED_IN_GRAPH
-    elif small:
+    backend = keras.backend.backend()
+    if small and backend == "torch":
         least, share = LEAST_SMALL_STACKED_ON_CPU, SHARE_SMALL_STACKED_ON_CPU
+    elif small:
+        least = LEAST_SMALL_STACKED_IN_GRAPH[backend]
+        share = SHARE_SMALL_STACKED_IN_GRAPH[backend]
+        if backend == "tensorflow":
+            half = sum(view.entries for view in views if is_small(view)) // 2
+            least = min(least, max(LARGEST_ONE_THREADED, half))
     elif xla:
         least, share = LEAST_STACKED_ON_CPU, SHARE_STACKED_ON_CPU
     else:

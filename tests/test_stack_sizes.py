@@ -43,7 +43,7 @@ def test_stacks_of_small_matrices_are_limited(monkeypatch, backend):
     elif backend == "tensorflow":
         assert sizes == [[64, 64], [86, 85, 85], [128] * 20]
     else:
-        assert sizes == [[32] * 4, [64] * 4, [128] * 20]
+        assert sizes == [[32] * 4, [32] * 8, [197] * 12 + [196]]
 
 
 def test_stacks_on_jax_share_the_work(monkeypatch):
@@ -61,7 +61,7 @@ def test_stacks_on_jax_share_the_work(monkeypatch):
         ([square] * 3, [2, 1]),
         ([square] * 18 + [wide] * 36, [6, 6, 6, 18, 18]),
         ([square] * 18 + [wide, long] * 18, [6, 6, 6, 18, 18]),
-        ([square] * 64 + [wide] * 4, [16] * 4 + [4]),
+        ([square] * 24 + [wide] * 4, [6] * 4 + [4]),
     ):
         found = stacks(chosen, ["float32"] * len(chosen), "auto")
         assert [len(stack) for stack in found] == sizes
