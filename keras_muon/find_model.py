@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 
+from keras_muon.callers import local_variables
 from keras_muon.sublayers import sublayers
 
 # Methods that train a model. Others only read its optimizer: summaries, files.
@@ -78,16 +79,12 @@ def refuse_another_model(optimizer: Any, variables: Sequence[Any]) -> None:
     frame = inspect.currentframe().f_back  # type: ignore[union-attr]
     try:
         while frame is not None:
-            model: Any = frame.f_locals.get("self")
-            trains = (
-                frame.f_code.co_name in TRAINING
-                and issubclass(type(model), keras.Model)
-                and _trains(model, optimizer)
-            )
-            if trains:
-                _require_owner(model, variables)
-                _require_same_trained(model, variables)
-                return
+            if frame.f_code.co_name in TRAINING:
+                model: Any = local_variables(frame).get("self")
+                if issubclass(type(model), keras.Model) and _trains(model, optimizer):
+                    _require_owner(model, variables)
+                    _require_same_trained(model, variables)
+                    return
             frame = frame.f_back
     finally:
         del frame
@@ -130,7 +127,7 @@ def _require_same_trained(model: Any, variables: Sequence[Any]) -> None:
 
 
 def _candidates(frame: FrameType) -> Iterable[Iterable[Any]]:
-    local = frame.f_locals
+    local = local_variables(frame)
     yield [local["self"]] if "self" in local else []
     yield list(local.values())
     yield list(frame.f_globals.values())
