@@ -15,6 +15,7 @@ import keras
 
 from keras_muon.find_model import may_compile_with_xla, refuse_another_model
 from keras_muon.gradients import prepared
+from keras_muon.opaque_values import shared_opaque_values
 from keras_muon.side_by_side import Task, side_by_side
 from keras_muon.state import add_state, is_narrow
 from keras_muon.waiting import Waiting, once_updated
@@ -174,7 +175,7 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             arguments = (chosen, given, variables, learning_rate, before)
             update = functools.partial(self._update_after, *arguments)
             tasks.append(self.task_of(chosen, update))
-        with _without_gradients():
+        with _without_gradients(), shared_opaque_values():
             side_by_side(tasks)
 
     def _distributed_tf_update_step(

@@ -9,7 +9,11 @@ from keras import ops
 from keras_muon.in_turn import in_turn
 from keras_muon.kernels import from_matrices, stacked, to_matrices
 from keras_muon.matrix_view import MatrixView
-from keras_muon.opaque_values import is_compiled_on_cpu, opaque_parts
+from keras_muon.opaque_values import (
+    is_compiled_on_cpu,
+    opaque_parts,
+    shared_opaque_values,
+)
 from keras_muon.plan import Plan
 from keras_muon.planning import polar_factor
 
@@ -51,7 +55,12 @@ def polar_factors(
     stack = stack_of(updates, views)
     if due is None:
         return kernels_of(scaled(stack), views)
-    return kernels_of(ops.cond(due, lambda: scaled(stack), lambda: stack), views)
+
+    def scaled_in_branch() -> Tensor:
+        with shared_opaque_values():
+            return scaled(stack)
+
+    return kernels_of(ops.cond(due, scaled_in_branch, lambda: stack), views)
 
 
 def stack_of(kernels: Sequence[Tensor], views: Sequence[MatrixView]) -> Tensor:

@@ -4,8 +4,10 @@ XLA orders operations, and tells equal kernels from others, by the data that the
 It drops `optimization_barrier` before it decides either.
 """
 
+import contextlib
+import contextvars
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -16,6 +18,10 @@ from keras_muon.devices import runs_on_accelerator
 
 Tensor = Any
 Variable = Any
+
+_shared: contextvars.ContextVar[dict | None] = contextvars.ContextVar(
+    "shared", default=None
+)
 
 
 def is_compiled_on_cpu(tensor: Tensor) -> bool:
@@ -95,6 +101,20 @@ def shared_constant(value: Any, dtype: Any) -> Any:
     return ops.convert_to_tensor(value, dtype)
 
 
+@contextlib.contextmanager
+def shared_opaque_values() -> Iterator[None]:
+    """Make equal opaque numbers once, for all that is traced inside.
+
+    A loop for each stack takes a twelfth of the first call where stacks are small. What
+    is traced apart, as a branch is, needs numbers of its own.
+    """
+    token = _shared.set({})
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+
+
 def opaque(numbers: Sequence[Any], dtype: str) -> list[Tensor]:
     """Return numbers, or rows of them, as tensors whose values a compiler cannot know.
 
@@ -102,6 +122,16 @@ def opaque(numbers: Sequence[Any], dtype: str) -> list[Tensor]:
         numbers: Two or more.
         dtype: Of the tensors.
     """
+    shared = _shared.get()
+    if shared is None:
+        return _turned(numbers, dtype)
+    key = (repr(list(numbers)), dtype)
+    if key not in shared:
+        shared[key] = _turned(numbers, dtype)
+    return shared[key]
+
+
+def _turned(numbers: Sequence[Any], dtype: str) -> list[Tensor]:
     turns = 2  # XLA computes what follows from a single turn
     start = [numbers[i - turns] for i in range(len(numbers))]
     _, *turned = ops.while_loop(

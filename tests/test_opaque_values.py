@@ -1,5 +1,6 @@
 """What steers XLA: values stay, kernels are shared, and buckets wait for each other."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_muon import Muon, batching
+from keras_muon import Muon, batching, bucketed_optimizer
 from keras_muon.opaque_values import after, is_compiled_on_cpu, opaque_parts
 from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
 from keras_muon.waiting import Waiting
@@ -83,6 +84,33 @@ def planned_memory(monkeypatch, layers, in_turn, shapes=SHAPES):
     plan = compiled_step.memory_analysis()
     momenta = sum(4 * v.shape[0] * v.shape[1] for v in variables)
     return plan.temp_size_in_bytes / momenta
+
+
+def loops(accumulated=None):
+    """Return how many loops a step on stacks of three shapes has."""
+    import jax
+
+    shapes = [(16, 16), (16, 32), (32, 32)] * 4
+    variables = [keras.Variable(np.zeros(shape, "float32")) for shape in shapes]
+    optimizer = Muon(routes={".*": "muon"}, gradient_accumulation_steps=accumulated)
+    optimizer.build(variables)
+    assert len(optimizer.plans) == 3
+    given = [
+        [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in group]
+        for group in (optimizer.variables, variables, variables)
+    ]
+    lowered = jax.jit(optimizer.stateless_apply).lower(*given)
+    return lowered.as_text().count("stablehlo.while")
+
+
+@jax_only
+def test_stacks_share_numbers_and_places(monkeypatch):
+    """One loop makes the numbers of all, one their places; branches have their own."""
+    assert loops() == 2
+    assert loops(accumulated=2) == 4
+    nothing = contextlib.nullcontext
+    monkeypatch.setattr(bucketed_optimizer, "shared_opaque_values", nothing)
+    assert loops() == 6
 
 
 @jax_only
