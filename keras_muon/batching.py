@@ -29,19 +29,22 @@ SHARE_STACKED_WITHOUT_XLA = 1 / 16
 LEAST_SMALL_STACKED_ON_CPU = 2**19
 SHARE_SMALL_STACKED_ON_CPU = 1 / 10
 
-# In a graph two stacks or more are computed at a time, see `keras_muon.waiting`, and on
-# JAX a stack more costs less to compile.
-LEAST_SMALL_STACKED_IN_GRAPH = {"tensorflow": 3 * 2**17, "jax": 9 * 2**14}
-SHARE_SMALL_STACKED_IN_GRAPH = {"tensorflow": 1 / 20, "jax": 1 / 12}
+# In a graph two stacks or more are computed at a time, each by one thread, see
+# `keras_muon.waiting`. So none holds more than half of all small matrices there, or on
+# JAX, which compiles a stack in less time than TensorFlow, a twelfth; unless they are
+# few. On TensorFlow two stacks take 0.9 of the time of one at 64 x 64 x 64, and no less
+# at 32 x 64 x 64. On JAX 72 matrices of 128 x 128 and 128 x 512 take 0.75 of the time
+# of stacks of 3 * 2**17 entries.
+LEAST_SMALL_STACKED_IN_GRAPH = {"tensorflow": 2**17, "jax": 9 * 2**14}
+MOST_SMALL_STACKED_IN_GRAPH = {"tensorflow": 3 * 2**17, "jax": 2**19}
+SHARE_SMALL_STACKED_IN_GRAPH = {"tensorflow": 1 / 2, "jax": 1 / 12}
 
-# There each has one thread. On TensorFlow no stack holds more than half of all small
-# matrices, unless they are few: two stacks take 0.9 of the time of one at 64 x 64 x 64,
-# and no less at 32 x 64 x 64.
-LARGEST_ONE_THREADED = 2**17
+# In deep models stacks grow, for the graph to stay small.
+SHARE_SMALL_STACKED_IN_DEEP_GRAPH = 1 / 20
 
-# On JAX no stack is more than a quarter of the work on all small matrices, in entries
-# times rows of the shorter side, unless that is little. 126 matrices of 32 to 128 take
-# 0.83 of the time of five stacks, and 64 of 128 x 128 take 0.8 of that of three.
+# On JAX a stack is about a quarter of the work on all small matrices at most, counted
+# in entries times rows of the shorter side, unless that is little. 126 matrices of 32
+# to 128 take 0.83 of the time of five stacks.
 SHARE_OF_WORK = 1 / 4
 LEAST_WORK = 2**22
 
@@ -159,18 +162,22 @@ def _most_stacked(views: Sequence[MatrixView], xla: bool, small: bool) -> int:
     """Return the entries of a stack of small or of large matrices."""
     if runs_on_accelerator():
         return MOST_STACKED
-    entries = sum(view.entries for view in views)
     backend = keras.backend.backend()
-    if small and backend == "torch":
+    if small and backend != "torch":
+        return _most_small_in_graph(views, backend)
+    if small:
         least, share = LEAST_SMALL_STACKED_ON_CPU, SHARE_SMALL_STACKED_ON_CPU
-    elif small:
-        least = LEAST_SMALL_STACKED_IN_GRAPH[backend]
-        share = SHARE_SMALL_STACKED_IN_GRAPH[backend]
-        if backend == "tensorflow":
-            half = sum(view.entries for view in views if is_small(view)) // 2
-            least = min(least, max(LARGEST_ONE_THREADED, half))
     elif xla:
         least, share = LEAST_STACKED_ON_CPU, SHARE_STACKED_ON_CPU
     else:
         least, share = LEAST_STACKED_WITHOUT_XLA, SHARE_STACKED_WITHOUT_XLA
-    return max(least, int(share * entries))
+    return max(least, math.ceil(share * sum(view.entries for view in views)))
+
+
+def _most_small_in_graph(views: Sequence[MatrixView], backend: str) -> int:
+    """Return the entries of a stack of small matrices on TensorFlow or JAX."""
+    small = sum(view.entries for view in views if is_small(view))
+    part = math.ceil(SHARE_SMALL_STACKED_IN_GRAPH[backend] * small)
+    least = max(LEAST_SMALL_STACKED_IN_GRAPH[backend], part)
+    deep = SHARE_SMALL_STACKED_IN_DEEP_GRAPH * sum(view.entries for view in views)
+    return max(min(MOST_SMALL_STACKED_IN_GRAPH[backend], least), math.ceil(deep))

@@ -133,6 +133,7 @@ def carrier(
     """
     if keras.backend.backend() == "torch":
         return TorchOps(plan.panels, overwrites=overwrites)
+    # Not small matrices on TensorFlow, whose stacks are no faster so.
     whole = compiled and plan.loop != "none" and not plan.split
     if keras.backend.backend() == "tensorflow":
         return TensorflowOps(whole_factors=whole)

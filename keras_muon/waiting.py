@@ -18,8 +18,9 @@ Tensor = Any
 Variable = Any
 
 # Entries of buckets of small variables that are updated side by side: XLA gives the
-# products of a stack one thread. Of 72 matrices of 128 x 128 and 128 x 512, 2**20 take
-# 0.85 of the time of 3 * 2**18 on JAX.
+# products of a stack one thread. At 2**20 a step on 72 matrices of 128 x 128 and
+# 128 x 512 takes 0.85 of its time at 3 * 2**18 on JAX. At least two stacks fit, see
+# `keras_muon.batching`.
 MOST_SIDE_BY_SIDE = {"tensorflow": 3 * 2**18, "jax": 2**20}
 
 # Of all entries, in deep models. Four copies of them are alive.

@@ -128,7 +128,7 @@ def test_small_matrices_need_no_more(monkeypatch):
 @jax_only
 def test_one_stack_of_small_matrices_would_need_more(monkeypatch):
     """The guard can fail."""
-    monkeypatch.setitem(batching.SHARE_SMALL_STACKED_IN_GRAPH, "jax", 1.0)
+    monkeypatch.setattr(batching, "SHARE_SMALL_STACKED_IN_DEEP_GRAPH", 1.0)
     monkeypatch.setattr(batching, "SHARE_OF_WORK", 1.0)
     assert planned_memory(monkeypatch, 320, in_turn=True, shapes=SMALL_SHAPES) > 2.0
 

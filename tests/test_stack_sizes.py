@@ -1,10 +1,13 @@
 """How many matrices a stack holds, and over how many stacks they are spread."""
 
+import types
+
 import keras
 import pytest
 
 from keras_muon import MatrixView, batching
 from keras_muon.batching import stacks
+from keras_muon.waiting import Waiting
 
 
 @pytest.mark.parametrize(
@@ -29,7 +32,8 @@ def test_stacks_of_large_matrices_are_limited(monkeypatch, accelerator, entries)
 def test_stacks_of_small_matrices_are_limited(monkeypatch, backend):
     """To 2 MiB of float32, or a tenth of all: what a stack needs grows with it.
 
-    In a graph, where two are computed at a time, to less.
+    In a graph, where two are computed at a time, to less: on JAX first by the work,
+    then by what is least, then by half of what is computed at a time.
     """
     monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
@@ -43,7 +47,7 @@ def test_stacks_of_small_matrices_are_limited(monkeypatch, backend):
     elif backend == "tensorflow":
         assert sizes == [[64, 64], [86, 85, 85], [128] * 20]
     else:
-        assert sizes == [[32] * 4, [32] * 8, [197] * 12 + [196]]
+        assert sizes == [[32] * 4, [32] * 8, [128] * 20]
 
 
 def test_stacks_on_jax_share_the_work(monkeypatch):
@@ -53,8 +57,9 @@ def test_stacks_on_jax_share_the_work(monkeypatch):
     """
     monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    square, wide, long = (
-        MatrixView(shape, (0,), (1,)) for shape in ((128, 128), (64, 128), (128, 64))
+    square, wide, long, large = (
+        MatrixView(shape, (0,), (1,))
+        for shape in ((128, 128), (64, 128), (128, 64), (512, 512))
     )
     for chosen, sizes in (
         ([square] * 2, [2]),
@@ -62,6 +67,7 @@ def test_stacks_on_jax_share_the_work(monkeypatch):
         ([square] * 18 + [wide] * 36, [6, 6, 6, 18, 18]),
         ([square] * 18 + [wide, long] * 18, [6, 6, 6, 18, 18]),
         ([square] * 24 + [wide] * 4, [6] * 4 + [4]),
+        ([square] * 8 + [large] * 4, [2] * 4 + [4]),
     ):
         found = stacks(chosen, ["float32"] * len(chosen), "auto")
         assert [len(stack) for stack in found] == sizes
@@ -104,3 +110,28 @@ def test_deep_models_have_no_more_stacks_than_others(monkeypatch):
     large = MatrixView((1024, 1024), (0,), (1,))
     counts = [len(stacks([large] * n, ["float32"] * n, "auto")) for n in (16, 64, 256)]
     assert counts == [4, 8, 8]
+
+
+@pytest.mark.parametrize("count", [256, 1024, 2560, 10240])
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_two_stacks_of_small_matrices_are_side_by_side(monkeypatch, backend, count):
+    """However deep a model: each has one thread, and waits for the last but one."""
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    view = MatrixView((64, 64), (0,), (1,))
+    found = stacks([view] * count, ["float32"] * count, "auto")
+    variables = [types.SimpleNamespace(shape=(64, 64))] * count
+    waiting = Waiting(variables)
+    groups = [[variables[i] for i in stack] for stack in found]
+    awaited = [waiting.awaited_by(group) for group in groups]
+    numbers = {id(group): number for number, group in enumerate(groups)}
+    for number, group in enumerate(awaited):
+        assert group is None or numbers[id(group)] <= number - 2
+
+
+def test_accelerators_share_no_work(monkeypatch):
+    """They take a stack as a whole."""
+    monkeypatch.setattr(batching, "runs_on_accelerator", lambda: True)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    square = MatrixView((128, 128), (0,), (1,))
+    assert len(stacks([square] * 64, ["float32"] * 64, "auto")) == 1
