@@ -1,5 +1,7 @@
 """The table that `Muon.describe()` prints."""
 
+import collections
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_muon.plan import Plan
+from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
 from keras_muon.routing import Route
 from keras_muon.scaling import Scaling
 
@@ -72,9 +75,11 @@ def _plan_table(plans: Sequence[tuple[int, Plan]]) -> Table:
     for name in ("GFLOP", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
-    counts: dict[Plan, int] = {}
+    first: dict[Plan, Plan] = {}
+    counts: dict[Plan, int] = collections.Counter()
     for matrices, plan in plans:
-        counts[plan] = counts.get(plan, 0) + matrices
+        # Small matrices are with transposed ones: the same cost, however they are cut.
+        counts[first.setdefault(_laid(plan), plan)] += matrices
     for plan, matrices in counts.items():
         panels = f", in {plan.panels} panels" if plan.panels > 1 else ""
         row = (
@@ -88,6 +93,14 @@ def _plan_table(plans: Sequence[tuple[int, Plan]]) -> Table:
         )
         table.add_row(*map(Text, row))
     return table
+
+
+def _laid(plan: Plan) -> Plan:
+    """Return the plan of matrices that are no higher than wide, if they are small."""
+    fans = sorted((plan.fan_in, plan.fan_out))
+    if math.prod(fans) > LARGEST_STACKED_ON_CPU:
+        return plan
+    return dataclasses.replace(plan, fan_in=fans[0], fan_out=fans[1])
 
 
 def _short(number: float) -> str:

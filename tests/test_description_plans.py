@@ -1,6 +1,7 @@
 """The second table of `describe()`: the plan of Newton-Schulz for each shape."""
 
 import keras
+import pytest
 from described_models import dense, described, rows, small_model
 
 from keras_muon import Muon
@@ -45,6 +46,17 @@ def test_a_plan_tells_what_is_compressed():
     ((fans, _, steps, _, _, _, reason),) = rows(text.partition("\nNewton-Schulz")[2])
     assert (fans, steps) == ("400 x 1600", "1 for 3 steps")
     assert reason.startswith("75 leading values compressed; sharing Gram matrices")
+
+
+@pytest.mark.parametrize("batched", ["auto", False])
+def test_small_matrices_share_a_row_with_transposed_ones(batched):
+    """Whatever goes through one iteration, which is none of a reader's business."""
+    inputs = keras.Input((64,))
+    x = dense("b", 16)(dense("a", 64)(dense("first", 16)(inputs)))
+    model = keras.Model(inputs, dense("head", 4)(x))
+    text, _ = described(model, batched=batched)
+    found = [row[:2] for row in rows(text.partition("\nNewton-Schulz")[2])]
+    assert found == [["64 x 16", "3"]]
 
 
 def test_before_building_there_are_no_plans():
