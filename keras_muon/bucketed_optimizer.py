@@ -85,7 +85,7 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         """Update one variable: a bucket of its own."""
         index = self._get_variable_index(variable)
-        with _without_gradients():
+        with _surroundings():
             self.update_bucket([index], [gradient], [variable], learning_rate)
 
     @property
@@ -175,7 +175,7 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             arguments = (chosen, given, variables, learning_rate, before)
             update = functools.partial(self._update_after, *arguments)
             tasks.append(self.task_of(chosen, update))
-        with _without_gradients(), shared_opaque_values():
+        with _surroundings():
             side_by_side(tasks)
 
     def _distributed_tf_update_step(
@@ -222,9 +222,12 @@ class BucketedOptimizer(keras.optimizers.Optimizer):
             self.update_bucket(indices, gradients, variables, learning_rate)
 
 
-def _without_gradients() -> contextlib.AbstractContextManager:
+def _surroundings() -> contextlib.AbstractContextManager:
+    """Return what steps are taken in: no gradients on torch, shared numbers on JAX."""
     if keras.backend.backend() == "torch":
         import torch
 
         return torch.no_grad()
+    if keras.backend.backend() == "jax":
+        return shared_opaque_values()
     return contextlib.nullcontext()
