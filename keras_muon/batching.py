@@ -8,7 +8,7 @@ import keras
 
 from keras_muon.devices import runs_on_accelerator
 from keras_muon.matrix_view import MatrixView
-from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
+from keras_muon.plan_choice import is_small
 
 # Entries of a stack of large matrices on an accelerator, where a few copies are alive
 # at a time: 256 MiB of float32.
@@ -98,7 +98,7 @@ def stacks(
     entries: dict[tuple, int] = collections.Counter()
     for position, (kind, view) in enumerate(zip(kinds, views, strict=True)):
         # As equal as can be: the largest is what needs memory, and the time of others.
-        small = is_small(view)
+        small = _is_small(view)
         limit = min(limits[small], most_work / kind[0]) if small else limits[small]
         count = math.ceil(totals[kind] / limit)
         stack = entries[kind] * count // totals[kind]
@@ -106,11 +106,6 @@ def stacks(
         place = _place(view, batched, position, stack)
         groups.setdefault((*kind, place), []).append(position)
     return list(groups.values())
-
-
-def is_small(view: MatrixView) -> bool:
-    """Whether on a CPU a stack of matrices is faster than one after the other."""
-    return view.fan_in * view.fan_out <= LARGEST_STACKED_ON_CPU
 
 
 def one_orientation(views: Sequence[MatrixView]) -> list[MatrixView]:
@@ -127,10 +122,14 @@ def one_orientation(views: Sequence[MatrixView]) -> list[MatrixView]:
     return [view if view.fan_in == fan_in else view.turned for view in views]
 
 
+def _is_small(view: MatrixView) -> bool:
+    return is_small(view.fan_in, view.fan_out)
+
+
 def _kind(view: MatrixView) -> tuple[int, int]:
     """Return the extents of the matrices that may share a stack with these."""
     fans = (view.fan_in, view.fan_out)
-    return (min(fans), max(fans)) if is_small(view) else fans
+    return (min(fans), max(fans)) if _is_small(view) else fans
 
 
 def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int:
@@ -146,14 +145,14 @@ def _place(view: MatrixView, batched: Batched, position: int, stack: int) -> int
         return 0 if batched else position
     # Eager torch has no graph to keep small.
     eager = keras.backend.backend() == "torch" and not runs_on_accelerator()
-    return position if eager and not is_small(view) else stack
+    return position if eager and not _is_small(view) else stack
 
 
 def _most_work(views: Sequence[MatrixView]) -> float:
     """Return the entries times rows of a stack of small matrices, on JAX on a CPU."""
     if keras.backend.backend() != "jax" or runs_on_accelerator():
         return math.inf
-    small = [view for view in views if is_small(view)]
+    small = [view for view in views if _is_small(view)]
     work = sum(view.entries * min(view.fan_in, view.fan_out) for view in small)
     return max(LEAST_WORK, SHARE_OF_WORK * work)
 
@@ -176,7 +175,7 @@ def _most_stacked(views: Sequence[MatrixView], xla: bool, small: bool) -> int:
 
 def _most_small_in_graph(views: Sequence[MatrixView], backend: str) -> int:
     """Return the entries of a stack of small matrices on TensorFlow or JAX."""
-    small = sum(view.entries for view in views if is_small(view))
+    small = sum(view.entries for view in views if _is_small(view))
     part = math.ceil(SHARE_SMALL_STACKED_IN_GRAPH[backend] * small)
     least = max(LEAST_SMALL_STACKED_IN_GRAPH[backend], part)
     deep = SHARE_SMALL_STACKED_IN_DEEP_GRAPH * sum(view.entries for view in views)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_muon.plan import Plan
-from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
+from keras_muon.plan_choice import is_small
 from keras_muon.routing import Route
 from keras_muon.scaling import Scaling
 
@@ -97,10 +97,10 @@ def _plan_table(plans: Sequence[tuple[int, Plan]]) -> Table:
 
 def _laid(plan: Plan) -> Plan:
     """Return the plan of matrices that are no higher than wide, if they are small."""
-    fans = sorted((plan.fan_in, plan.fan_out))
-    if math.prod(fans) > LARGEST_STACKED_ON_CPU:
+    if not is_small(plan.fan_in, plan.fan_out):
         return plan
-    return dataclasses.replace(plan, fan_in=fans[0], fan_out=fans[1])
+    low, high = sorted((plan.fan_in, plan.fan_out))
+    return dataclasses.replace(plan, fan_in=low, fan_out=high)
 
 
 def _short(number: float) -> str:

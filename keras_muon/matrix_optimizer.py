@@ -7,13 +7,14 @@ import keras
 from keras import ops
 
 from keras_muon.adamw import refuse_what_vanishes
-from keras_muon.batching import Batched, is_small
+from keras_muon.batching import Batched
 from keras_muon.bucket import Bucket
 from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.freed_memory import keep_freed_memory
 from keras_muon.gradients import require_unique
 from keras_muon.known_buckets import KnownBuckets
 from keras_muon.plan import Plan
+from keras_muon.plan_choice import is_small
 from keras_muon.route_source import RouteSource
 from keras_muon.routing import Route
 from keras_muon.saved_state import read_state, write_state
@@ -122,7 +123,7 @@ class MatrixOptimizer(BucketedOptimizer):
         if not alone or not writes_in_place(self, indices):
             return Task(run)
         view, weight = route.matrix_view, self._trainable_variables[indices[0]].value
-        if is_small(view) or weight.device.type != "cpu":
+        if is_small(view.fan_in, view.fan_out) or weight.device.type != "cpu":
             return Task(run)
         at_a_time = matrices_at_a_time(view.entries, self._entries)
         return Task(run, at_a_time, self.bucket_of(indices).plan.flops * view.batch)

@@ -140,6 +140,16 @@ def plan_for(
     return dataclasses.replace(plan, leading=leading, reason=reason)
 
 
+def is_small(fan_in: int, fan_out: int) -> bool:
+    """Whether on a CPU a stack of matrices is faster than one after the other.
+
+    Example:
+        >>> is_small(128, 512), is_small(512, 129)
+        (True, False)
+    """
+    return fan_in * fan_out <= LARGEST_STACKED_ON_CPU
+
+
 def compresses(
     fan_in: int, fan_out: int, schedule: Schedule, compute_dtype: str
 ) -> bool:

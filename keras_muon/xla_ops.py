@@ -8,16 +8,16 @@ from keras import ops
 from keras_muon.keras_ops import KerasOps
 from keras_muon.opaque_values import opaque
 from keras_muon.plan import Plan
-from keras_muon.plan_choice import LARGEST_STACKED_ON_CPU
+from keras_muon.plan_choice import is_small
 
 Tensor = Any
 
 # XLA multiplies a stack of matrices of fewer than 192 rows on one thread, and hands
 # what else is ready to another only where an operation runs apart. A product does whose
 # left side is turned: Eigen computes it instead of YNNPACK, in twice the time. One in
-# each step pays from 128 rows on where a thread is idle: 126 matrices of 32 to 128 take
-# 0.93 of the time, 32 of 128 x 128 take 0.88 and 24 of 160 x 160 take 0.96, but 32 of
-# 96 x 96 take 1.1, and 64 of 128 x 128 without stacks 1.3.
+# each step pays from 128 rows on where a thread is idle: 32 of 128 x 128 take 0.88 of
+# the time and 24 of 160 x 160 take 0.96, but 32 of 96 x 96 take 1.1. Where the threads
+# have other work it costs up to 1.3.
 # Source: xla/backends/cpu/runtime/thunk_executor.cc and dot_thunk.cc of OpenXLA.
 TURNED_ROWS = range(128, 192)
 
@@ -45,7 +45,7 @@ class XlaOps(KerasOps):
 
         On large ones operations of all sizes surround their steps.
         """
-        return plan.fan_in * plan.fan_out <= LARGEST_STACKED_ON_CPU
+        return is_small(plan.fan_in, plan.fan_out)
 
     def symmetric(
         self, alpha: float, c: Tensor, beta: float, a: Tensor, b: Tensor

@@ -53,7 +53,7 @@ def test_stacks_of_small_matrices_are_limited(monkeypatch, backend):
 def test_stacks_on_jax_share_the_work(monkeypatch):
     """A product of twice the rows is more work for the same entries.
 
-    No stack has more than a quarter of it, unless it has little.
+    A stack has about a quarter of it at most, unless there is little.
     """
     monkeypatch.setattr(batching, "runs_on_accelerator", lambda: False)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
