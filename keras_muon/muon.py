@@ -16,33 +16,17 @@ from keras_muon.rates import AdamRate, checked_decay, checked_rate
 from keras_muon.route_source import RouteSource
 from keras_muon.scaling import ADAMW_RMS, get_scaling
 from keras_muon.schedules import SCHEDULES, Schedule, get_schedule
+from keras_muon.settings import PLAIN_ARGUMENTS, FinalSettings
 from keras_muon.state import bytes_of
 
 Tensor = Any
 Variable = Any
 
-# Arguments that are numbers, flags or names, kept as attributes and saved as such.
-PLAIN_ARGUMENTS = (
-    "adam_beta_1",
-    "adam_beta_2",
-    "adam_epsilon",
-    "adam_weight_decay",
-    "batched",
-    "compute_dtype",
-    "momentum",
-    "nesterov",
-    "nonfinite",
-    "ns_steps",
-    "rms",
-    "scaling",
-    "strict",
-)
-
 NONFINITE = ("propagate", "skip")
 
 
 @keras.saving.register_keras_serializable(package="keras_muon")
-class Muon(MatrixOptimizer):
+class Muon(FinalSettings, MatrixOptimizer):
     """Muon: orthogonalized momentum for hidden matrices, AdamW for the rest.
 
     For every hidden matrix W with gradient G:
@@ -165,6 +149,7 @@ class Muon(MatrixOptimizer):
         # Plain data about variables; as ordinary attributes they would be tracked.
         object.__setattr__(self, "_route_source", RouteSource(exclude, routes, strict))
         object.__setattr__(self, "_routes", ())
+        object.__setattr__(self, "_is_made", True)
 
     @classmethod
     def for_model(cls, model: Any, **arguments: Any) -> Self:

@@ -109,6 +109,7 @@ FLOORS = {
     "keras_muon.routing": 0.2,
     "keras_muon.saved_state": 2.0,
     "keras_muon.scaling": 0.1,
+    "keras_muon.settings": 0.0,
     "keras_muon.schedules": 0.2,
     "keras_muon.side_by_side": 2.1,
     "keras_muon.split_choice": 0.53,

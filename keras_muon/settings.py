@@ -1,0 +1,46 @@
+"""Settings of an optimizer, which are final once it is made."""
+
+from typing import Any
+
+# Arguments that are numbers, flags or names, kept as attributes and saved as such.
+PLAIN_ARGUMENTS = (
+    "adam_beta_1",
+    "adam_beta_2",
+    "adam_epsilon",
+    "adam_weight_decay",
+    "batched",
+    "compute_dtype",
+    "momentum",
+    "nesterov",
+    "nonfinite",
+    "ns_steps",
+    "rms",
+    "scaling",
+    "strict",
+)
+
+FINAL = frozenset({*PLAIN_ARGUMENTS, "schedule", "weight_decay"})
+
+
+class FinalSettings:
+    """Mixin of an optimizer whose settings cannot be assigned any more.
+
+    Steps that JAX or TensorFlow compiled keep the numbers that they were traced with,
+    and plans are made of settings that are checked together. An assignment would change
+    nothing there, without a word.
+    """
+
+    _is_made = False  # True at the end of the constructor.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute that is no setting."""
+        if self._is_made and name in FINAL:
+            kind = type(self).__name__
+            raise AttributeError(
+                f"`{name}` is decided when the optimizer is made, and compiled into "
+                f"its steps; received {value!r}. Make another: {kind}.from_config("
+                f'optimizer.get_config() | {{"{name}": ...}}). Built for the same '
+                "variables, it takes over the state by save_own_variables(store) of "
+                "this one and load_own_variables(store) of its own."
+            )
+        super().__setattr__(name, value)
