@@ -34,7 +34,8 @@ def orthogonalize(
     to keep their digits where a matrix lacks directions: five steps of `"jordan"` then
     differ by less than 5e-6 between backends, but for TensorFlow's graphs without XLA,
     which add in another order (1e-5). `"auto"` has no such digits. Gradients flow
-    through, for named schedules at every scale from 1e-30 to 1e30.
+    through, for named schedules at every scale from 1e-30 to 1e30. At zero, where there
+    is none, it is zero.
 
     Args:
         x: A tensor of the current backend, or an array. Any floating dtype.
@@ -77,6 +78,7 @@ def orthogonalize(
         matrices = ops.reshape(x, (-1, *_fans_of(shape)))
     else:
         matrices = to_matrices(x, seen)
+    matrices = _without_gradient_at_zero(matrices)
     plan = planned(
         tuple(matrices.shape),
         get_schedule(schedule),
@@ -111,6 +113,15 @@ def _floats(x: Any) -> Tensor:
             f"`x` must have a floating dtype; received {dtype}. Cast it first."
         )
     return tensor
+
+
+def _without_gradient_at_zero(matrices: Tensor) -> Tensor:
+    """Return the matrices: of those that are zero no gradient flows back.
+
+    It would not be a number, and would make all that it is added to none either.
+    """
+    some = ops.any(ops.not_equal(matrices, 0), axis=(-2, -1), keepdims=True)
+    return ops.where(some, matrices, ops.zeros_like(matrices))
 
 
 def _shape_of(x: Tensor) -> Shape:

@@ -30,6 +30,8 @@ def role_by_name(variable: Any) -> Role | None:
         The role of vectors, biases, gains, embedding tables and low-rank factors,
         which no layer of Keras uses as hidden matrices; None for all else.
     """
+    if getattr(variable, "overwrite_with_gradient", False):
+        return Role(None, "float8 scale, set by Keras")
     if variable.name in NAMED_ROLES:
         return NAMED_ROLES[variable.name]
     if variable.name.startswith("lora_"):

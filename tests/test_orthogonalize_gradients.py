@@ -101,3 +101,24 @@ def test_gradients_at_every_scale_are_those_at_one(rng, scale, way):
     found = found.astype("float64") * scale
     # Seen 6e-6 of the largest; with a gradient through the unit not a number, or 0.2.
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("schedule", ["jordan", "auto"])
+@pytest.mark.parametrize("shape", [(6, 10), (390, 400)], ids=str)
+@pytest.mark.parametrize("way", WAYS[keras.backend.backend()])
+def test_a_zero_matrix_has_no_gradient_and_leaves_others_theirs(
+    rng, shape, schedule, way
+):
+    """As of a layer that no token reached; without care it is not a number."""
+    x = np.zeros((2, *shape), "float32")
+    x[1] = rng.standard_normal(shape)
+    weights = ops.convert_to_tensor(rng.standard_normal(x.shape).astype("float32"))
+
+    def function(x):
+        factor = orthogonalize(x, schedule, compute_dtype="float32")
+        return ops.sum(factor * weights)
+
+    gradient = ops.convert_to_numpy(way(function, x))
+    np.testing.assert_array_equal(gradient[0], 0.0)
+    assert np.isfinite(gradient[1]).all()
+    assert np.abs(gradient[1]).max() > 1e-3
