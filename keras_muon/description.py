@@ -26,6 +26,7 @@ def print_description(
     state_bytes: int,
     adamw_bytes: int,
     plans: Sequence[tuple[int, Plan]] = (),
+    dtype_reason: str = "",
     print_fn: Callable[[str], object] | None = None,
 ) -> None:
     """Print one row per variable and the totals.
@@ -37,6 +38,7 @@ def print_description(
         state_bytes: Bytes of momentum and moments that the optimizer keeps.
         adamw_bytes: Bytes that AdamW would keep for the same variables.
         plans: Per iteration how many matrices it is for, and its plan.
+        dtype_reason: Why plans have their dtypes.
         print_fn: Called with the whole text. None prints to standard output.
     """
     # Text, not str: rich would read brackets in names and patterns as markup.
@@ -52,7 +54,7 @@ def print_description(
         style = "green" if route.rule == "muon" else None
         table.add_row(*map(Text, _row(route, scaling)), style=style)
     table.caption = Text(_totals(routes, state_bytes, adamw_bytes))
-    tables = [table, _plan_table(plans)] if plans else [table]
+    tables = [table, _plan_table(plans, dtype_reason)] if plans else [table]
     if print_fn is None:
         _console().print(*tables, sep="")
         return
@@ -62,37 +64,55 @@ def print_description(
     print_fn(capture.get())
 
 
-def _plan_table(plans: Sequence[tuple[int, Plan]]) -> Table:
+def _plan_table(plans: Sequence[tuple[int, Plan]], dtype_reason: str) -> Table:
     """Return one row per kind of plan: for how many matrices, how, at what cost.
 
     That is operations, and bytes to and from memory, of the products.
     """
-    table = Table(title=Text("Newton-Schulz"), title_justify="left")
-    for name in ("in x out", "matrices"):
+    table = Table(
+        title=Text("Newton-Schulz"),
+        title_justify="left",
+        caption=Text(dtype_reason),
+        caption_justify="left",
+    )
+    for name in ("in x out", "matrices", "stacks"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("Gram matrices")
     table.add_column("dtype", no_wrap=True)
     for name in ("GFLOP", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("reason", overflow="fold")
+    # Small matrices are with transposed ones: the same cost, however they are laid.
     first: dict[Plan, Plan] = {}
-    counts: dict[Plan, int] = collections.Counter()
+    sizes: dict[Plan, list[int]] = collections.defaultdict(list)
     for matrices, plan in plans:
-        # Small matrices are with transposed ones: the same cost, however they are cut.
-        counts[first.setdefault(_laid(plan), plan)] += matrices
-    for plan, matrices in counts.items():
-        panels = f", in {plan.panels} panels" if plan.panels > 1 else ""
-        row = (
-            f"{plan.fan_in} x {plan.fan_out}",
-            str(matrices),
-            f"{len(plan.segments)} for {plan.steps} steps{panels}",
-            plan.compute_dtype,
-            _short(matrices * plan.flops / 1e9),
-            _short(matrices * plan.bytes_moved / 1e6),
-            plan.reason,
-        )
-        table.add_row(*map(Text, row))
+        sizes[first.setdefault(_laid(plan), plan)].append(matrices)
+    for plan, counts in sizes.items():
+        table.add_row(*map(Text, _plan_row(plan, counts)))
     return table
+
+
+def _plan_row(plan: Plan, counts: Sequence[int]) -> tuple[str, ...]:
+    matrices = sum(counts)
+    panels = f", in {plan.panels} panels" if plan.panels > 1 else ""
+    return (
+        f"{plan.fan_in} x {plan.fan_out}",
+        str(matrices),
+        _stacks(plan, counts),
+        f"{len(plan.segments)} for {plan.steps} steps{panels}",
+        plan.compute_dtype,
+        _short(matrices * plan.flops / 1e9),
+        _short(matrices * plan.bytes_moved / 1e6),
+        plan.reason,
+    )
+
+
+def _stacks(plan: Plan, counts: Sequence[int]) -> str:
+    """Return how many stacks there are, and whether products are of whole stacks."""
+    stacked = [count for count in counts if count > 1]
+    if not stacked:
+        return "none"
+    return f"{len(stacked)}, in turn" if plan.loop != "none" else str(len(stacked))
 
 
 def _laid(plan: Plan) -> Plan:

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 
@@ -29,8 +30,20 @@ def runs_on_accelerator() -> bool:
     return any(d.device_type != "CPU" for d in tf.config.list_logical_devices())
 
 
-def multiplies_bfloat16(*, xla: bool = True) -> bool:
-    """Whether products of bfloat16 are faster than those of float32.
+class Narrow(NamedTuple):
+    """What is known of products of bfloat16.
+
+    Args:
+        faster: Whether they are faster than those of float32.
+        reason: Why, or why not, in a few words.
+    """
+
+    faster: bool
+    reason: str
+
+
+def products_of_bfloat16(*, xla: bool = True) -> Narrow:
+    """Return whether products of bfloat16 are faster than those of float32, and why.
 
     On accelerators they are where units are native. On CPUs with fast instructions for
     them they are on torch and on TensorFlow without XLA, both by oneDNN; XLA itself
@@ -40,15 +53,22 @@ def multiplies_bfloat16(*, xla: bool = True) -> bool:
         xla: Whether XLA compiles what is computed. Only TensorFlow has the choice.
     """
     backend = keras.backend.backend()
-    if backend == "jax":
-        return runs_on_accelerator() and _jax_has_native_bfloat16()
-    if backend == "torch":
-        return _torch_has_native_bfloat16()
     if runs_on_accelerator():
-        return _tensorflow_has_native_bfloat16()
-    # Without oneDNN, TensorFlow's products of bfloat16 are slower than any.
-    by_onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") != "0"
-    return not xla and by_onednn and _is_fast_on(cpu_features())
+        if _has_native_units(backend):
+            return Narrow(True, "the device has units for it")
+        return Narrow(False, "the device has no units for it")
+    if backend == "torch":
+        return _on_cpu(_features_by_torch())
+    if backend == "jax" or xla:
+        return Narrow(False, "on a CPU, XLA converts it to float32 for each product")
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") == "0":
+        return Narrow(False, "TensorFlow's products of it are slow without oneDNN")
+    return _on_cpu(cpu_features())
+
+
+def multiplies_bfloat16(*, xla: bool = True) -> bool:
+    """Whether products of bfloat16 are faster, see `products_of_bfloat16`."""
+    return products_of_bfloat16(xla=xla).faster
 
 
 def rounds_sums_once() -> bool:
@@ -75,10 +95,24 @@ def cpu_features() -> frozenset[str]:
     return frozenset(f"{known.get('vendor_id', '')} {known.get('flags', '')}".split())
 
 
-def _is_fast_on(features: frozenset[str]) -> bool:
-    return _UNITS in features or (
-        _VECTORS in features and not features >= _SLOW_VECTORS
-    )
+def _on_cpu(features: frozenset[str]) -> Narrow:
+    if _UNITS in features:
+        return Narrow(True, "the CPU has units for it (AMX)")
+    if _VECTORS not in features:
+        return Narrow(False, "the CPU has no known instructions for it")
+    if features >= _SLOW_VECTORS:
+        return Narrow(False, "the fast units for it (AMX) are hidden or missing")
+    return Narrow(True, "the CPU has fast instructions for it (AVX-512)")
+
+
+def _has_native_units(backend: str) -> bool:
+    if backend == "jax":
+        return _jax_has_native_bfloat16()
+    if backend == "torch":
+        import torch
+
+        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(False)
+    return _tensorflow_has_native_bfloat16()
 
 
 def _jax_has_native_bfloat16() -> bool:
@@ -103,14 +137,12 @@ def _tensorflow_has_native_bfloat16() -> bool:
     )
 
 
-def _torch_has_native_bfloat16() -> bool:
+def _features_by_torch() -> frozenset[str]:
     import torch
 
-    if runs_on_accelerator():
-        return not torch.cuda.is_available() or torch.cuda.is_bf16_supported(False)
     # Of torch before 2.12 nothing public tells it.
     known: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     features = {name for name, value in known.items() if value is True}
     if str(known.get("cpu_name")).startswith("Intel"):
         features.add("GenuineIntel")
-    return _is_fast_on(frozenset(features))
+    return frozenset(features)

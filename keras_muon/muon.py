@@ -11,7 +11,7 @@ from keras_muon.batching import check_batched
 from keras_muon.description import print_description
 from keras_muon.matrix_optimizer import MatrixOptimizer
 from keras_muon.messages import require_choice, require_flag, require_number
-from keras_muon.planning import check_compute_dtype
+from keras_muon.planning import check_compute_dtype, dtype_reason
 from keras_muon.rates import AdamRate, checked_decay, checked_rate
 from keras_muon.route_source import RouteSource
 from keras_muon.scaling import ADAMW_RMS, get_scaling
@@ -232,6 +232,7 @@ class Muon(FinalSettings, MatrixOptimizer):
             state_bytes=bytes_of([*self._momenta, *self._velocities]) + masters,
             adamw_bytes=bytes_of(self._trainable_variables, copies=2) + masters,
             plans=self.plans,
+            dtype_reason=dtype_reason(self.compute_dtype, xla=self.may_use_xla),
             print_fn=print_fn,
         )
 

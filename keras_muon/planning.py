@@ -8,6 +8,7 @@ from keras import ops
 from keras_muon.compression import polar_factors
 from keras_muon.devices import (
     multiplies_bfloat16,
+    products_of_bfloat16,
     rounds_sums_once,
     runs_on_accelerator,
 )
@@ -103,6 +104,24 @@ def planned(
         loop=_loop(xla and not differentiable) if stack and alone else "none",
         panelled=alone and keras.backend.backend() == "torch",
         fused=rounds_sums_once(),
+    )
+
+
+def dtype_reason(compute_dtype: str, *, xla: bool = True) -> str:
+    """Return why `planned` chooses the dtypes that it does, in one sentence.
+
+    Args:
+        compute_dtype: See `orthogonalize`.
+        xla: Whether XLA compiles what is computed, where TensorFlow has the choice.
+    """
+    if compute_dtype != "auto":
+        return f"dtype: compute_dtype={compute_dtype!r} was asked for."
+    narrow = products_of_bfloat16(xla=xla)
+    if not narrow.faster:
+        return f"dtype: not bfloat16, since {narrow.reason}."
+    return (
+        f"dtype: bfloat16 from {SMALLEST_NARROW} rows on, {SMALLEST_NARROW_STACKED} in "
+        f"a stack, since {narrow.reason}."
     )
 
 

@@ -20,6 +20,13 @@ on_tensorflow = pytest.mark.skipif(
 
 VECTORS = {"avx512_bf16": True, "amx_bf16": False}
 
+FAST_VECTORS = (True, "the CPU has fast instructions for it (AVX-512)")
+UNITS = (True, "the CPU has units for it (AMX)")
+HIDDEN = (False, "the fast units for it (AMX) are hidden or missing")
+NONE_KNOWN = (False, "the CPU has no known instructions for it")
+BY_XLA = (False, "on a CPU, XLA converts it to float32 for each product")
+NO_ONEDNN = (False, "TensorFlow's products of it are slow without oneDNN")
+
 
 @pytest.fixture
 def on_cpu(monkeypatch):
@@ -36,14 +43,14 @@ def on_accelerator(monkeypatch):
 @pytest.mark.parametrize(
     ("capabilities", "expected"),
     [
-        (VECTORS, True),
-        ({"avx512_bf16": False, "amx_bf16": True}, True),
-        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, False),
-        ({"neon": True}, False),
-        ({**VECTORS, "avx512_fp16": True, "cpu_name": "Intel Xeon"}, False),
-        ({**VECTORS, "avx512_fp16": False, "cpu_name": "Intel Xeon"}, True),
-        ({**VECTORS, "avx512_fp16": True, "cpu_name": "AMD Zen 6"}, True),
-        ({"amx_bf16": True, "avx512_fp16": True, "cpu_name": "Intel Xeon"}, True),
+        (VECTORS, FAST_VECTORS),
+        ({"avx512_bf16": False, "amx_bf16": True}, UNITS),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, NONE_KNOWN),
+        ({"neon": True}, NONE_KNOWN),
+        ({**VECTORS, "avx512_fp16": True, "cpu_name": "Intel Xeon"}, HIDDEN),
+        ({**VECTORS, "avx512_fp16": False, "cpu_name": "Intel Xeon"}, FAST_VECTORS),
+        ({**VECTORS, "avx512_fp16": True, "cpu_name": "AMD Zen 6"}, FAST_VECTORS),
+        ({"amx_bf16": True, "avx512_fp16": True, "cpu_name": "Intel Xeon"}, UNITS),
     ],
     ids=str,
 )
@@ -52,7 +59,7 @@ def test_torch_follows_the_instructions_of_the_cpu(monkeypatch, capabilities, ex
     monkeypatch.setattr(
         torch.cpu, "get_capabilities", lambda: capabilities, raising=False
     )
-    assert devices.multiplies_bfloat16() is expected
+    assert devices.products_of_bfloat16() == expected
 
 
 @on_torch
@@ -92,8 +99,9 @@ def test_sums_are_rounded_once_on_torch_on_cpus(monkeypatch, backend, accelerato
 def test_xla_on_a_cpu_does_not_multiply_bfloat16(monkeypatch):
     """Whatever instructions the CPU has."""
     monkeypatch.setattr(devices, "cpu_features", lambda: frozenset({"avx512_bf16"}))
+    assert devices.products_of_bfloat16() == BY_XLA
+    assert devices.products_of_bfloat16(xla=False) == BY_XLA
     assert devices.multiplies_bfloat16() is False
-    assert devices.multiplies_bfloat16(xla=False) is False
 
 
 @on_jax
@@ -123,16 +131,16 @@ def test_jax_asks_an_accelerator(monkeypatch, device, expected):
 @pytest.mark.parametrize(
     ("flags", "xla", "onednn", "expected"),
     [
-        ("avx512_bf16 sse", False, "1", True),
-        ("amx_bf16", False, "1", True),
-        ("avx512f avx2", False, "1", False),
-        ("", False, "1", False),
-        ("GenuineIntel avx512_bf16 avx512_fp16", False, "1", False),
-        ("GenuineIntel avx512_bf16", False, "1", True),
-        ("GenuineIntel avx512_bf16 avx512_fp16 amx_bf16", False, "1", True),
-        ("AuthenticAMD avx512_bf16 avx512_fp16", False, "1", True),
-        ("avx512_bf16", True, "1", False),
-        ("avx512_bf16", False, "0", False),
+        ("avx512_bf16 sse", False, "1", FAST_VECTORS),
+        ("amx_bf16", False, "1", UNITS),
+        ("avx512f avx2", False, "1", NONE_KNOWN),
+        ("", False, "1", NONE_KNOWN),
+        ("GenuineIntel avx512_bf16 avx512_fp16", False, "1", HIDDEN),
+        ("GenuineIntel avx512_bf16", False, "1", FAST_VECTORS),
+        ("GenuineIntel avx512_bf16 avx512_fp16 amx_bf16", False, "1", UNITS),
+        ("AuthenticAMD avx512_bf16 avx512_fp16", False, "1", FAST_VECTORS),
+        ("avx512_bf16", True, "1", BY_XLA),
+        ("avx512_bf16", False, "0", NO_ONEDNN),
     ],
     ids=str,
 )
@@ -142,7 +150,7 @@ def test_tensorflow_without_xla_follows_the_cpu(
     """XLA converts each time, and without oneDNN nothing is fast."""
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", onednn)
     monkeypatch.setattr(devices, "cpu_features", lambda: frozenset(flags.split()))
-    assert devices.multiplies_bfloat16(xla=xla) is expected
+    assert devices.products_of_bfloat16(xla=xla) == expected
 
 
 @on_tensorflow

@@ -88,7 +88,7 @@ def table_rows(text):
 
 
 def test_quoted_routes_and_plans_are_the_quickstart_s(monkeypatch):
-    """As on JAX: in float32, whatever this backend would choose."""
+    """As on JAX: in float32, whatever this backend would choose; but for its stacks."""
     monkeypatch.setattr(sys, "argv", ["quickstart.py"])
     script = runpy.run_path(str(ROOT / "examples" / "quickstart.py"))
     *sizes, _ = script["SIZES"]["small"]
@@ -98,7 +98,16 @@ def test_quoted_routes_and_plans_are_the_quickstart_s(monkeypatch):
     texts = []
     optimizer.describe(print_fn=texts.append)
     (quoted,) = [b for b in blocks(README, "text") if "Newton-Schulz" in b]
-    assert table_rows(quoted) == table_rows(texts[0])
+    found, expected = table_rows(texts[0]), table_rows(quoted)
+    if keras.backend.backend() != "jax":
+        found, expected = map(without_stacks, (found, expected))
+    assert found == expected
+
+
+def without_stacks(table):
+    """Return the rows without the one cell that differs between backends."""
+    plans_have = 8
+    return [row[:2] + row[3:] if len(row) == plans_have else row for row in table]
 
 
 def run_quickstart(folder, path):
