@@ -21,8 +21,8 @@ def prepared(
     """Return gradients checked, with sparse ones dense and narrow ones float32.
 
     Keras squares the sparse gradients of TensorFlow before it sums repeated tokens,
-    and cannot divide them by a loss scale. It clips float16 gradients by norms that
-    overflow in float16.
+    and cannot divide them by a loss scale; torch adds none of its own in place. Keras
+    clips float16 gradients by norms that overflow in float16.
 
     Args:
         gradients: A tensor or array per variable, or None where there is none.
@@ -35,7 +35,7 @@ def prepared(
         ValueError: If there are some, but not as many as variables, if a shape
             differs, or if a variable is there twice.
     """
-    dense = [_densified(gradient) for gradient in gradients]
+    dense = _densified(gradients)
     if any(issubclass(kind, ARRAYS) for kind in set(map(type, dense))):
         dense = [_as_tensor(gradient) for gradient in dense]
     if dense and variables is not None:
@@ -104,10 +104,21 @@ def _as_tensor(gradient: Any) -> Tensor:
     return keras.ops.convert_to_tensor(np.asarray(gradient))
 
 
-def _densified(gradient: Tensor) -> Tensor:
-    if keras.backend.backend() != "tensorflow":
-        return gradient
+def _densified(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return list(gradients)
+    if backend == "torch":
+        import torch
+
+        # What is no tensor, or no gradient, has no layout. Sparse ones come from
+        # `torch.nn.Embedding(sparse=True)`.
+        layouts = [getattr(g, "layout", torch.strided) for g in gradients]
+        pairs = zip(gradients, layouts, strict=True)
+        return [g if kind is torch.strided else g.to_dense() for g, kind in pairs]
     import tensorflow as tf
 
-    sparse = isinstance(gradient, tf.IndexedSlices)
-    return tf.convert_to_tensor(gradient) if sparse else gradient
+    return [
+        tf.convert_to_tensor(g) if isinstance(g, tf.IndexedSlices) else g
+        for g in gradients
+    ]

@@ -76,7 +76,8 @@ class Muon(FinalSettings, MatrixOptimizer):
         nonfinite: What an infinite gradient, or one that is not a number, does.
             `"propagate"` lets it into its own matrix, as AdamW lets it into its own
             entry; `"skip"` leaves that variable and its state as they are, also where
-            the square that AdamW takes of a gradient would be infinite.
+            the square that AdamW takes of a gradient, or the sum that momentum makes,
+            would be infinite.
         **base_arguments: The other arguments of `keras.optimizers.Optimizer`: `name`,
             `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`, `ema_momentum`,
             `ema_overwrite_frequency`, `loss_scale_factor`,

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from keras_muon.base_arguments import BASE_ARGUMENTS
+
 # Arguments that are numbers, flags or names, kept as attributes and saved as such.
 PLAIN_ARGUMENTS = (
     "adam_beta_1",
@@ -19,7 +21,10 @@ PLAIN_ARGUMENTS = (
     "strict",
 )
 
-FINAL = frozenset({*PLAIN_ARGUMENTS, "schedule", "weight_decay"})
+# Rates are free, for callbacks to set, and so is the name.
+FINAL = frozenset(
+    {*PLAIN_ARGUMENTS, *BASE_ARGUMENTS, "exclude", "routes", "schedule", "weight_decay"}
+) - {"name"}
 
 
 class FinalSettings:
@@ -34,7 +39,9 @@ class FinalSettings:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute that is no setting."""
-        if self._is_made and name in FINAL:
+        # Keras' own wrapper takes over the loss scale of an optimizer.
+        taken = name == "loss_scale_factor" and value is None
+        if self._is_made and name in FINAL and not taken:
             kind = type(self).__name__
             raise AttributeError(
                 f"`{name}` is decided when the optimizer is made, and compiled into "

@@ -55,12 +55,14 @@ def step_matrices(
         step_matrices_in_place(optimizer, indices, gradients, variables, rate)
         return
     bucket = optimizer.bucket_of(indices)
-    uses = [usable(optimizer, gradient) for gradient in gradients]
     momentum = shared_constant(optimizer.momentum, rate.dtype)
-    updates = [
-        _advance_momentum(optimizer, index, gradient, use, momentum)
-        for index, gradient, use in zip(indices, gradients, uses, strict=True)
-    ]
+    updates, uses = zip(
+        *(
+            _advance_momentum(optimizer, index, gradient, momentum)
+            for index, gradient in zip(indices, gradients, strict=True)
+        ),
+        strict=True,
+    )
     changes = polar_factors(
         updates,
         bucket.turned,
@@ -136,9 +138,8 @@ def _advance_momentum(
     optimizer: Any,
     index: int,
     gradient: Tensor,
-    use: Tensor | None,
     momentum: Any,
-) -> Tensor:
+) -> tuple[Tensor, Tensor | None]:
     (state,) = optimizer.state_of(index)
     update, new_state = nesterov_update(
         gradient,
@@ -146,8 +147,10 @@ def _advance_momentum(
         momentum=momentum,
         nesterov=optimizer.nesterov,
     )
+    # Of finite gradients, too, the sum may be infinite.
+    use = usable(optimizer, update)
     write(optimizer, state, new_state, use)
-    return update
+    return update, use
 
 
 def _due(optimizer: Any) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Writing what a step computed: into state and weights, if the gradient was usable."""
+"""Writing what a step computed: into state and weights, if it is usable."""
 
 import contextlib
 from typing import Any
@@ -12,12 +12,12 @@ Tensor = Any
 Variable = Any
 
 
-def usable(optimizer: Any, gradient: Tensor, *, squared: bool = False) -> Tensor | None:
+def usable(optimizer: Any, update: Tensor, *, squared: bool = False) -> Tensor | None:
     """Return whether a variable takes this step, or None if it takes every step.
 
     Args:
         optimizer: The `Muon` whose `nonfinite` decides.
-        gradient: The variable's whole gradient.
+        update: The variable's whole gradient, or what its momentum makes of it.
         squared: Whether the state takes in its square, which overflows before.
 
     Returns:
@@ -25,7 +25,7 @@ def usable(optimizer: Any, gradient: Tensor, *, squared: bool = False) -> Tensor
     """
     if optimizer.nonfinite == "propagate":
         return None
-    remembered = ops.square(gradient) if squared else gradient
+    remembered = ops.square(update) if squared else update
     return ops.all(ops.isfinite(remembered))
 
 

@@ -169,3 +169,24 @@ def test_only_variables_of_keras_are_trained():
     values = [variable.value for variable in new_variables()]
     with pytest.raises(TypeError, match=r"received a \w+. Pass model.trainable_var"):
         Muon(0.1, routes=ROUTES).apply(next(steps()), values)
+
+
+if keras.backend.backend() == "torch":
+
+    @pytest.mark.parametrize("rule", ["muon", "adamw"])
+    def test_sparse_gradients_of_torch_are_those_of_dense_ones(rule):
+        """As of `torch.nn.Embedding(sparse=True)`: entries that are there twice add."""
+        import torch
+
+        places = torch.tensor([[0, 2, 0], [1, 3, 1]])
+        values = torch.tensor([1.0, 2.0, 3.0])
+        sparse = torch.sparse_coo_tensor(places, values, (4, 6), check_invariants=True)
+        results = []
+        for gradient in (sparse, sparse.to_dense()):
+            variable = keras.Variable(np.ones((4, 6), "float32"), name="table")
+            optimizer = Muon(0.1, routes={"table": rule}, clipnorm=1.0)
+            optimizer.build([variable])
+            optimizer.apply([gradient])
+            results.append(keras.ops.convert_to_numpy(variable))
+        np.testing.assert_array_equal(*results)
+        assert (results[0] != 1.0).any()

@@ -173,3 +173,20 @@ def test_a_finite_gradient_whose_square_overflows_is_skipped():
             assert (after[0] < before[0]).all()
     with np.errstate(over="ignore"):
         assert np.isinf(np.float32(1e20) ** 2)
+
+
+def test_finite_gradients_whose_sum_overflows_are_skipped():
+    """The momentum of the third would be infinite, and all later steps not a number."""
+    variable = keras.Variable(np.eye(6), name="first", dtype="float32")
+    optimizer = Muon(0.1, routes={"first": "muon"}, nonfinite="skip")
+    optimizer.build([variable])
+    gradients = np.random.default_rng(5).standard_normal((6, 6)).astype("float32")
+    skipped = 0
+    for size in (1.0, 1e38, 1e38, 1e38, 1e38, 1.0, 1.0):
+        before = kept(optimizer, variable)
+        optimizer.apply([size * gradients], [variable])
+        after = kept(optimizer, variable)
+        assert all(np.isfinite(value).all() for value in after)
+        pairs = zip(before, after, strict=True)
+        skipped += all((one == two).all() for one, two in pairs)
+    assert 1 <= skipped <= 4
