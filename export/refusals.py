@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from keras_muon.export.arguments import DTYPES, EMULATED
+from keras_muon.routing import listed
 
 Optimizer = Any
 Variable = Any
@@ -76,6 +77,13 @@ def refuse_options(optimizer: Optimizer) -> None:
         raise ValueError(
             f"Graphs do not express these options of {optimizer.name!r}: "
             f"{'; '.join(refused)}. Create the optimizer without them."
+        )
+    late = [variable.path for variable in optimizer.late_variables]
+    if late:
+        raise ValueError(
+            f"Graphs count the same steps for all variables; the moments of "
+            f"{listed(late)} began later, since a file had none for them. Export an "
+            "optimizer that is built anew, or loaded from a file that has them."
         )
 
 

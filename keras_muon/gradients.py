@@ -104,7 +104,7 @@ def _as_tensor(gradient: Any) -> Tensor:
     return keras.ops.convert_to_tensor(np.asarray(gradient))
 
 
-def _densified(gradients: Sequence[Tensor | None]) -> list[Tensor | None]:
+def _densified(gradients: Sequence[Any]) -> list[Any]:
     backend = keras.backend.backend()
     if backend == "jax":
         return list(gradients)

@@ -101,7 +101,8 @@ class KnownBuckets:
             if rule == "adamw":
                 variable = optimizer.trained_variables[indices[i]]
                 together = optimizer.batched and _goes_with_others(variable)
-                others.setdefault(str(variable.dtype) if together else i, []).append(i)
+                kind = (str(variable.dtype), optimizer.moments_start(indices[i]))
+                others.setdefault(kind if together else i, []).append(i)
         return [[matrices[i] for i in g] for g in groups] + list(others.values())
 
     def _planned(self, indices: Sequence[int]) -> Bucket:

@@ -13,6 +13,7 @@ from keras_muon.bucketed_optimizer import BucketedOptimizer
 from keras_muon.freed_memory import keep_freed_memory
 from keras_muon.gradients import require_unique
 from keras_muon.known_buckets import KnownBuckets
+from keras_muon.moment_starts import MomentStarts
 from keras_muon.plan import Plan
 from keras_muon.plan_choice import is_small
 from keras_muon.route_source import RouteSource
@@ -43,6 +44,10 @@ class MatrixOptimizer(BucketedOptimizer):
     _route_source: RouteSource
     _routes: tuple[Route, ...]
     _known_buckets: KnownBuckets
+    _moment_starts: MomentStarts
+
+    # What a file said that was loaded before building.
+    _steps_before = 0
 
     def build(self, variables: Sequence[Variable]) -> None:
         """Decide the routes and create the state: one buffer per hidden matrix.
@@ -77,6 +82,9 @@ class MatrixOptimizer(BucketedOptimizer):
             self._momenta.append(momentum)
             self._velocities.append(velocity)
             self._masters.append(master)
+        states = list(map(self.state_of, range(len(routes))))
+        starts = MomentStarts(states, self._steps_before)
+        object.__setattr__(self, "_moment_starts", starts)
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -160,6 +168,20 @@ class MatrixOptimizer(BucketedOptimizer):
         """
         return self._known_buckets.stacked_momenta(indices)
 
+    def moments_start(self, index: int) -> int:
+        """Return the count of steps before AdamW's moments of a variable began."""
+        return self._moment_starts.of(index)
+
+    @property
+    def late_variables(self) -> tuple[Variable, ...]:
+        """What AdamW updates whose moments began after the optimizer's first step."""
+        late = self._moment_starts.late()
+        return tuple(self._trainable_variables[index] for index in late)
+
+    def adam_step(self, index: int, dtype: str) -> Tensor:
+        """Return the number of this step for AdamW's moments of a variable, from 1."""
+        return ops.cast(self.iterations + (1 - self.moments_start(index)), dtype)
+
     def master_of(self, index: int) -> Variable | None:
         """Return the float32 copy of a float16 or bfloat16 variable."""
         return self._masters[index]
@@ -175,11 +197,16 @@ class MatrixOptimizer(BucketedOptimizer):
 
     def save_own_variables(self, store: Any) -> None:
         """Write the state by name."""
-        write_state(self.variables, store)
+        starts = self._moment_starts.entries() if self.built else []
+        write_state([*self.variables, *starts], store)
 
     def load_own_variables(self, store: Any) -> None:
         """Restore the state that a file has for these variables."""
-        read_state(self.name, self.variables, store)
+        if not self.built:
+            read_state(self.name, self.variables, store)
+            object.__setattr__(self, "_steps_before", int(self.iterations))
+        elif self._moment_starts.restore(self, store):
+            object.__setattr__(self, "_known_buckets", KnownBuckets(self))
 
     def _check_constants(
         self, variables: Sequence[Variable], routes: Sequence[Route]

@@ -30,8 +30,13 @@ def write_state(variables: Sequence[Variable], store: Store) -> None:
 
 
 def read_state(
-    optimizer_name: str, variables: Sequence[Variable], store: Store
-) -> None:
+    optimizer_name: str,
+    variables: Sequence[Variable],
+    store: Store,
+    *,
+    optional: Sequence[Variable] = (),
+    together: Sequence[Sequence[Variable]] = (),
+) -> list[Variable] | None:
     """Restore what the file has for these variables, and say what it has not.
 
     Names decide, as far as they tell: see `keras_muon.renaming`.
@@ -40,6 +45,11 @@ def read_state(
         optimizer_name: For the messages.
         variables: The optimizer's variables.
         store: What `write_state` wrote.
+        optional: What may be in the file beside them, without a warning if it is not.
+        together: Variables of which all are restored, or none: moments of one rule.
+
+    Returns:
+        Those that the file has nothing for; None if it is no file of ours.
 
     Warns:
         UserWarning: With the names of variables that keep their present value, and of
@@ -53,14 +63,17 @@ def read_state(
             UserWarning,
             stacklevel=3,
         )
-        return
-    wanted = _by_name(variables)
+        return None
+    wanted = _by_name([*variables, *optional])
     found = {entry.name: entry.value for entry in saved}
     if found.keys() <= COMMON:
         _restart(wanted, found)
-        return
-    missing, unused = _restore(wanted, saved)
-    _warn_of_the_rest(optimizer_name, missing, unused)
+        return []
+    missing, unused = _restore(wanted, saved, together)
+    silent = set(map(id, optional))
+    named = [name for name, variable in missing.items() if id(variable) not in silent]
+    _warn_of_the_rest(optimizer_name, named, unused)
+    return list(missing.values())
 
 
 def _by_name(variables: Sequence[Variable]) -> dict[str, Variable]:
@@ -69,18 +82,29 @@ def _by_name(variables: Sequence[Variable]) -> dict[str, Variable]:
 
 
 def _restore(
-    wanted: Mapping[str, Variable], saved: Sequence[_Saved]
-) -> tuple[list[str], list[str]]:
+    wanted: Mapping[str, Variable],
+    saved: Sequence[_Saved],
+    together: Sequence[Sequence[Variable]],
+) -> tuple[dict[str, Variable], list[str]]:
     """Assign what was saved; return what found no value, and what found no place."""
     here = [(name, tuple(variable.shape)) for name, variable in wanted.items()]
     there = [(entry.name, tuple(entry.value.shape)) for entry in saved]
     places = paired(here, there, "_")
-    missing = []
-    for (name, variable), place in zip(wanted.items(), places, strict=True):
-        if place is None or there[place][1] != tuple(variable.shape):
-            missing.append(name)
+    fitting = {
+        id(variable): place
+        for variable, place in zip(wanted.values(), places, strict=True)
+        if place is not None and there[place][1] == tuple(variable.shape)
+    }
+    for group in together:
+        if not all(id(variable) in fitting for variable in group):
+            for variable in group:
+                fitting.pop(id(variable), None)
+    missing = {}
+    for name, variable in wanted.items():
+        if id(variable) in fitting:
+            variable.assign(saved[fitting[id(variable)]].value)
         else:
-            variable.assign(saved[place].value)
+            missing[name] = variable
     return missing, [entry.name for i, entry in enumerate(saved) if i not in places]
 
 

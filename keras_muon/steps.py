@@ -84,7 +84,7 @@ def step_by_adamw(
     variables: Sequence[Variable],
     rate: Tensor,
 ) -> None:
-    """Move variables of one dtype by an AdamW step.
+    """Move variables of one dtype, whose moments began together, by an AdamW step.
 
     Args:
         optimizer: The `Muon` that holds settings and state.
@@ -112,7 +112,7 @@ def _step_each_by_adamw(
     decay: float | None,
 ) -> None:
     betas = (optimizer.adam_beta_1, optimizer.adam_beta_2)
-    step = ops.cast(optimizer.iterations + 1, rate.dtype)
+    step = optimizer.adam_step(indices[0], rate.dtype)
     correction = bias_correction(step, beta_1=betas[0], beta_2=betas[1], ops=ops)
     shares = tuple(shared_constant(1.0 - beta, rate.dtype) for beta in betas)
     epsilon = shared_constant(optimizer.adam_epsilon, rate.dtype)

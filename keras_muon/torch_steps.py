@@ -98,7 +98,7 @@ def step_by_adamw_in_place(
     torch._foreach_lerp_(momenta, gradients, 1.0 - beta_1)
     torch._foreach_mul_(velocities, _factor(beta_2, velocities))
     torch._foreach_addcmul_(velocities, gradients, gradients, 1.0 - beta_2)
-    step = keras.ops.cast(optimizer.iterations + 1, rate.dtype)
+    step = optimizer.adam_step(indices[0], rate.dtype)
     correction = (1.0 - beta_2**step).sqrt() / (1.0 - beta_1**step)
     weights = [variable.value for variable in variables]
     _decay(optimizer, indices, weights, rate, decay)
