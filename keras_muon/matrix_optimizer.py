@@ -6,12 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_muon.adamw import refuse_what_vanishes
 from keras_muon.batching import Batched
 from keras_muon.bucket import Bucket
 from keras_muon.bucketed_optimizer import BucketedOptimizer
+from keras_muon.building import check_constants, check_variables
 from keras_muon.freed_memory import keep_freed_memory
-from keras_muon.gradients import require_unique
 from keras_muon.known_buckets import KnownBuckets
 from keras_muon.moment_starts import MomentStarts
 from keras_muon.plan import Plan
@@ -61,9 +60,9 @@ class MatrixOptimizer(BucketedOptimizer):
         """
         if self.built:
             return
-        _check_variables(variables)
+        check_variables(variables)
         routes = self._route_source.resolve(variables)
-        self._check_constants(variables, routes)
+        check_constants(self, variables, routes)
         super().build(variables)
         keep_freed_memory()
         object.__setattr__(self, "_routes", tuple(routes))
@@ -207,24 +206,3 @@ class MatrixOptimizer(BucketedOptimizer):
             object.__setattr__(self, "_steps_before", int(self.iterations))
         elif self._moment_starts.restore(self, store):
             object.__setattr__(self, "_known_buckets", KnownBuckets(self))
-
-    def _check_constants(
-        self, variables: Sequence[Variable], routes: Sequence[Route]
-    ) -> None:
-        """Refuse constants of AdamW that the state cannot tell from 0 or 1."""
-        names = ("adam_beta_1", "adam_beta_2", "adam_epsilon")
-        constants = {name: getattr(self, name) for name in names}
-        pairs = zip(variables, routes, strict=True)
-        for dtype in {state_dtype(v) for v, route in pairs if route.rule == "adamw"}:
-            refuse_what_vanishes(constants, dtype)
-
-
-def _check_variables(variables: Sequence[Any]) -> None:
-    for variable in variables:
-        if not isinstance(variable, keras.Variable):
-            raise TypeError(
-                "`variables` must be keras.Variable objects; received a "
-                f"{type(variable).__name__}. Pass model.trainable_variables, not the "
-                "tensors or parameters in them."
-            )
-    require_unique("variables", variables)

@@ -16,6 +16,7 @@ FLOORS = {
     "keras_muon.batching": 2.05,
     "keras_muon.bucket": 2.1,
     "keras_muon.bucketed_optimizer": 2.2,
+    "keras_muon.building": 2.15,
     "keras_muon.callers": 2.0,
     "keras_muon.compression": 1.1,
     "keras_muon.declared_views": 2.1,
