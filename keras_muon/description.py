@@ -75,9 +75,9 @@ def _plan_table(plans: Sequence[tuple[int, Plan]], dtype_reason: str) -> Table:
         caption=Text(dtype_reason),
         caption_justify="left",
     )
-    for name in ("in x out", "matrices", "stacks"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("Gram matrices")
+    table.add_column("in x out", justify="right", no_wrap=True)
+    table.add_column("matrices\nin stacks", justify="right", overflow="fold")
+    table.add_column("Gram matrices", overflow="fold")
     table.add_column("dtype", no_wrap=True)
     for name in ("GFLOP", "MB"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -97,8 +97,7 @@ def _plan_row(plan: Plan, counts: Sequence[int]) -> tuple[str, ...]:
     panels = f", in {plan.panels} panels" if plan.panels > 1 else ""
     return (
         f"{plan.fan_in} x {plan.fan_out}",
-        str(matrices),
-        _stacks(plan, counts),
+        _in_stacks(plan, counts),
         f"{len(plan.segments)} for {plan.steps} steps{panels}",
         plan.compute_dtype,
         _short(matrices * plan.flops / 1e9),
@@ -107,12 +106,13 @@ def _plan_row(plan: Plan, counts: Sequence[int]) -> tuple[str, ...]:
     )
 
 
-def _stacks(plan: Plan, counts: Sequence[int]) -> str:
-    """Return how many stacks there are, and whether products are of whole stacks."""
-    stacked = [count for count in counts if count > 1]
-    if not stacked:
-        return "none"
-    return f"{len(stacked)}, in turn" if plan.loop != "none" else str(len(stacked))
+def _in_stacks(plan: Plan, counts: Sequence[int]) -> str:
+    """Return how many matrices there are, and in how many stacks or loops."""
+    matrices, stacks = sum(counts), sum(count > 1 for count in counts)
+    if not stacks:
+        return str(matrices)
+    together = "" if plan.loop == "apart" else f" in {stacks}"
+    return f"{matrices}{together}{', in turn' if plan.loop != 'none' else ''}"
 
 
 def _laid(plan: Plan) -> Plan:

@@ -30,7 +30,7 @@ def runs_on_accelerator() -> bool:
     return any(d.device_type != "CPU" for d in tf.config.list_logical_devices())
 
 
-class Narrow(NamedTuple):
+class BfloatProducts(NamedTuple):
     """What is known of products of bfloat16.
 
     Args:
@@ -42,7 +42,7 @@ class Narrow(NamedTuple):
     reason: str
 
 
-def products_of_bfloat16(*, xla: bool = True) -> Narrow:
+def products_of_bfloat16(*, xla: bool = True) -> BfloatProducts:
     """Return whether products of bfloat16 are faster than those of float32, and why.
 
     On accelerators they are where units are native. On CPUs with fast instructions for
@@ -55,14 +55,17 @@ def products_of_bfloat16(*, xla: bool = True) -> Narrow:
     backend = keras.backend.backend()
     if runs_on_accelerator():
         if _has_native_units(backend):
-            return Narrow(True, "the device has units for it")
-        return Narrow(False, "the device has no units for it")
+            return BfloatProducts(True, "the device has units for it")
+        return BfloatProducts(False, "the device has no units for it")
     if backend == "torch":
         return _on_cpu(_features_by_torch())
-    if backend == "jax" or xla:
-        return Narrow(False, "on a CPU, XLA converts it to float32 for each product")
+    if backend == "jax":
+        return BfloatProducts(False, "XLA converts it for each product on a CPU")
+    if xla:
+        reason = "XLA may compile the steps, and converts it for each product on a CPU"
+        return BfloatProducts(False, reason)
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS", "1") == "0":
-        return Narrow(False, "TensorFlow's products of it are slow without oneDNN")
+        return BfloatProducts(False, "TensorFlow needs oneDNN for it")
     return _on_cpu(cpu_features())
 
 
@@ -95,14 +98,14 @@ def cpu_features() -> frozenset[str]:
     return frozenset(f"{known.get('vendor_id', '')} {known.get('flags', '')}".split())
 
 
-def _on_cpu(features: frozenset[str]) -> Narrow:
+def _on_cpu(features: frozenset[str]) -> BfloatProducts:
     if _UNITS in features:
-        return Narrow(True, "the CPU has units for it (AMX)")
+        return BfloatProducts(True, "the CPU has units for it (AMX)")
     if _VECTORS not in features:
-        return Narrow(False, "the CPU has no known instructions for it")
+        return BfloatProducts(False, "no fast instructions of the CPU are known")
     if features >= _SLOW_VECTORS:
-        return Narrow(False, "the fast units for it (AMX) are hidden or missing")
-    return Narrow(True, "the CPU has fast instructions for it (AVX-512)")
+        return BfloatProducts(False, "the CPU's units for it (AMX) are hidden")
+    return BfloatProducts(True, "the CPU has instructions for it (AVX-512)")
 
 
 def _has_native_units(backend: str) -> bool:

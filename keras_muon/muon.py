@@ -193,14 +193,6 @@ class Muon(FinalSettings, MatrixOptimizer):
         """AdamW's rate at this step, as `learning_rate` is Muon's."""
         return keras.ops.convert_to_tensor(self.adam_rate(self.learning_rate))
 
-    @adam_learning_rate.setter
-    def adam_learning_rate(self, rate: Any) -> None:
-        raise AttributeError(
-            "`adam_learning_rate` is decided when the optimizer is made: pass a number,"
-            " a schedule or a ratio as Muon(adam_learning_rate=...); received "
-            f"{rate!r}."
-        )
-
     @property
     def adam_rate_rule(self) -> AdamRate:
         """How AdamW's rate follows from Muon's."""
@@ -226,14 +218,16 @@ class Muon(FinalSettings, MatrixOptimizer):
                 "by optimizer.build(model.trainable_variables)."
             )
         masters = bytes_of(self._masters)
+        plans = self.plans
+        dtypes = {plan.compute_dtype for _, plan in plans}
         print_description(
             f"{self.name}: {self.scaling}, schedule {self.schedule.name}",
             self.routes,
             self.scale,
             state_bytes=bytes_of([*self._momenta, *self._velocities]) + masters,
             adamw_bytes=bytes_of(self._trainable_variables, copies=2) + masters,
-            plans=self.plans,
-            dtype_reason=dtype_reason(self.compute_dtype, xla=self.may_use_xla),
+            plans=plans,
+            dtype_reason=dtype_reason(self.compute_dtype, dtypes, xla=self.may_use_xla),
             print_fn=print_fn,
         )
 

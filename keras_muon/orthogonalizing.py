@@ -10,6 +10,7 @@ from keras import ops
 from keras_muon.keras_ops import wide_dtype
 from keras_muon.kernels import from_matrices, to_matrices
 from keras_muon.matrix_view import MatrixView
+from keras_muon.plan import Plan
 from keras_muon.planning import check_compute_dtype, planned, polar_factor
 from keras_muon.schedules import Schedule, get_schedule
 
@@ -78,7 +79,6 @@ def orthogonalize(
         matrices = ops.reshape(x, (-1, *_fans_of(shape)))
     else:
         matrices = to_matrices(x, seen)
-    matrices = _without_gradient_at_zero(matrices)
     plan = planned(
         tuple(matrices.shape),
         get_schedule(schedule),
@@ -89,9 +89,31 @@ def orthogonalize(
         differentiable=True,
     )
     if seen is None:
-        factors = polar_factor(matrices, dataclasses.replace(plan, loop="none"))
+        factors = _factors(matrices, dataclasses.replace(plan, loop="none"))
         return ops.cast(ops.reshape(factors, ops.shape(x)), dtype)
-    return ops.cast(from_matrices(polar_factor(matrices, plan), seen), dtype)
+    return ops.cast(from_matrices(_factors(matrices, plan), seen), dtype)
+
+
+def _factors(matrices: Tensor, plan: Plan) -> Tensor:
+    """Return the polar factors; those of zero are zero, and so are their gradients.
+
+    Without care a gradient at zero is not a number, and makes all that it is added to
+    none either.
+    """
+    if not _may_be_differentiated():
+        return polar_factor(matrices, plan)
+    some = ops.any(ops.not_equal(matrices, 0), axis=(-2, -1), keepdims=True)
+    # On both sides: forward derivatives pass what is masked behind alone.
+    factors = polar_factor(ops.where(some, matrices, ops.ones_like(matrices)), plan)
+    return ops.where(some, factors, ops.zeros_like(factors))
+
+
+def _may_be_differentiated() -> bool:
+    if keras.backend.backend() != "torch":
+        return True
+    import torch
+
+    return torch.is_grad_enabled()
 
 
 def _floats(x: Any) -> Tensor:
@@ -113,15 +135,6 @@ def _floats(x: Any) -> Tensor:
             f"`x` must have a floating dtype; received {dtype}. Cast it first."
         )
     return tensor
-
-
-def _without_gradient_at_zero(matrices: Tensor) -> Tensor:
-    """Return the matrices: of those that are zero no gradient flows back.
-
-    It would not be a number, and would make all that it is added to none either.
-    """
-    some = ops.any(ops.not_equal(matrices, 0), axis=(-2, -1), keepdims=True)
-    return ops.where(some, matrices, ops.zeros_like(matrices))
 
 
 def _shape_of(x: Tensor) -> Shape:

@@ -1,5 +1,6 @@
 """Plans for this backend and its device, and polar factors by them."""
 
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -107,22 +108,26 @@ def planned(
     )
 
 
-def dtype_reason(compute_dtype: str, *, xla: bool = True) -> str:
-    """Return why `planned` chooses the dtypes that it does, in one sentence.
+def dtype_reason(
+    compute_dtype: str, planned_dtypes: Collection[str], *, xla: bool = True
+) -> str:
+    """Return why plans have their dtypes, in one sentence.
 
     Args:
         compute_dtype: See `orthogonalize`.
+        planned_dtypes: Those of the plans.
         xla: Whether XLA compiles what is computed, where TensorFlow has the choice.
     """
     if compute_dtype != "auto":
-        return f"dtype: compute_dtype={compute_dtype!r} was asked for."
+        return f"dtype: {compute_dtype}, as compute_dtype asks."
     narrow = products_of_bfloat16(xla=xla)
-    if not narrow.faster:
-        return f"dtype: not bfloat16, since {narrow.reason}."
-    return (
-        f"dtype: bfloat16 from {SMALLEST_NARROW} rows on, {SMALLEST_NARROW_STACKED} in "
-        f"a stack, since {narrow.reason}."
-    )
+    if "bfloat16" in planned_dtypes:
+        return f"dtype: bfloat16 on large matrices, since {narrow.reason}."
+    if "float32" not in planned_dtypes:
+        return "dtype: as wide as the variables."
+    if narrow.faster:
+        return "dtype: not bfloat16, since no matrix is large enough to gain."
+    return f"dtype: not bfloat16, since {narrow.reason}."
 
 
 def _largest_stacked(xla: bool) -> int:

@@ -31,7 +31,7 @@ def role_by_name(variable: Any) -> Role | None:
         which no layer of Keras uses as hidden matrices; None for all else.
     """
     if getattr(variable, "overwrite_with_gradient", False):
-        return Role(None, "float8 scale, set by Keras")
+        return Role(None, "written by its layer")
     if variable.name in NAMED_ROLES:
         return NAMED_ROLES[variable.name]
     if variable.name.startswith("lora_"):

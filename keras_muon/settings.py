@@ -21,9 +21,18 @@ PLAIN_ARGUMENTS = (
     "strict",
 )
 
-# Rates are free, for callbacks to set, and so is the name.
+# `learning_rate` is free, for callbacks to set, and so is the name.
 FINAL = frozenset(
-    {*PLAIN_ARGUMENTS, *BASE_ARGUMENTS, "exclude", "routes", "schedule", "weight_decay"}
+    {
+        *PLAIN_ARGUMENTS,
+        *BASE_ARGUMENTS,
+        "adam_learning_rate",
+        "exclude",
+        "routes",
+        "scale",
+        "schedule",
+        "weight_decay",
+    }
 ) - {"name"}
 
 
@@ -45,9 +54,11 @@ class FinalSettings:
             kind = type(self).__name__
             raise AttributeError(
                 f"`{name}` is decided when the optimizer is made, and compiled into "
-                f"its steps; received {value!r}. Make another: {kind}.from_config("
-                f'optimizer.get_config() | {{"{name}": ...}}). Built for the same '
-                "variables, it takes over the state by save_own_variables(store) of "
-                "this one and load_own_variables(store) of its own."
+                f"its steps; received {value!r}. Make another: new = {kind}."
+                f'from_config(optimizer.get_config() | {{"{name}": ...}}). Compile the '
+                "model with it, and take over the state: store = {}; "
+                "optimizer.save_own_variables(store); "
+                "new.build(model.trainable_variables); new.load_own_variables(store). "
+                f"A subclass passes `{name}` to super().__init__."
             )
         super().__setattr__(name, value)

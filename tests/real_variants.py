@@ -83,7 +83,7 @@ def float8():
         "attention/.*/kernel": matrix(WIDTH, WIDTH),
         "hidden/kernel": matrix(WIDTH, 24),
         "head/kernel": "output head",
-        ".*_(scale|amax_history)": "float8 scale, set by Keras",
+        ".*_(scale|amax_history)": "written by its layer",
         **BIASES,
         **LAYER_NORMS,
     }

@@ -20,12 +20,20 @@ on_tensorflow = pytest.mark.skipif(
 
 VECTORS = {"avx512_bf16": True, "amx_bf16": False}
 
-FAST_VECTORS = (True, "the CPU has fast instructions for it (AVX-512)")
+ACCELERATOR = {
+    True: "the device has units for it",
+    False: "the device has no units for it",
+}
+FAST_VECTORS = (True, "the CPU has instructions for it (AVX-512)")
 UNITS = (True, "the CPU has units for it (AMX)")
-HIDDEN = (False, "the fast units for it (AMX) are hidden or missing")
-NONE_KNOWN = (False, "the CPU has no known instructions for it")
-BY_XLA = (False, "on a CPU, XLA converts it to float32 for each product")
-NO_ONEDNN = (False, "TensorFlow's products of it are slow without oneDNN")
+HIDDEN = (False, "the CPU's units for it (AMX) are hidden")
+NONE_KNOWN = (False, "no fast instructions of the CPU are known")
+BY_XLA = (False, "XLA converts it for each product on a CPU")
+BY_XLA_PERHAPS = (
+    False,
+    "XLA may compile the steps, and converts it for each product on a CPU",
+)
+NO_ONEDNN = (False, "TensorFlow needs oneDNN for it")
 
 
 @pytest.fixture
@@ -84,7 +92,7 @@ def test_torch_asks_a_gpu_for_native_bfloat16(monkeypatch, cuda, native, expecte
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
-    assert devices.multiplies_bfloat16() is expected
+    assert devices.products_of_bfloat16() == (expected, ACCELERATOR[expected])
 
 
 @pytest.mark.parametrize("accelerator", [False, True])
@@ -123,7 +131,7 @@ def test_jax_asks_an_accelerator(monkeypatch, device, expected):
     import jax
 
     monkeypatch.setattr(jax, "devices", lambda: [device])
-    assert devices.multiplies_bfloat16() is expected
+    assert devices.products_of_bfloat16() == (expected, ACCELERATOR[expected])
 
 
 @on_tensorflow
@@ -139,7 +147,7 @@ def test_jax_asks_an_accelerator(monkeypatch, device, expected):
         ("GenuineIntel avx512_bf16", False, "1", FAST_VECTORS),
         ("GenuineIntel avx512_bf16 avx512_fp16 amx_bf16", False, "1", UNITS),
         ("AuthenticAMD avx512_bf16 avx512_fp16", False, "1", FAST_VECTORS),
-        ("avx512_bf16", True, "1", BY_XLA),
+        ("avx512_bf16", True, "1", BY_XLA_PERHAPS),
         ("avx512_bf16", False, "0", NO_ONEDNN),
     ],
     ids=str,
@@ -173,7 +181,7 @@ def test_tensorflow_asks_an_accelerator(monkeypatch, details, expected):
     config = tf.config
     monkeypatch.setattr(config, "list_physical_devices", lambda _: range(len(details)))
     monkeypatch.setattr(config.experimental, "get_device_details", details.__getitem__)
-    assert devices.multiplies_bfloat16() is expected
+    assert devices.products_of_bfloat16() == (expected, ACCELERATOR[expected])
 
 
 @pytest.mark.parametrize(

@@ -122,3 +122,49 @@ def test_a_zero_matrix_has_no_gradient_and_leaves_others_theirs(
     np.testing.assert_array_equal(gradient[0], 0.0)
     assert np.isfinite(gradient[1]).all()
     assert np.abs(gradient[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("way", WAYS[keras.backend.backend()])
+def test_rows_columns_and_entries_of_zeros_have_their_gradients(rng, way):
+    """Along a direction that fills them; without their part it is another number."""
+    x, weights, direction = (
+        rng.standard_normal((6, 10)).astype("float32") for _ in range(3)
+    )
+    x[0], x[:, 1], x[2, 3] = 0.0, 0.0, 0.0
+    direction = np.where(x == 0.0, direction, 0.0).astype("float32")
+
+    def function(x):
+        factor = orthogonalize(x, "cubic", compute_dtype="float32")
+        return ops.sum(factor * ops.convert_to_tensor(weights))
+
+    gradient = ops.convert_to_numpy(way(function, x)).astype("float64")
+    step = np.float32(1e-2)
+    ahead, behind = (
+        float(ops.convert_to_numpy(function(x + sign * step * direction)))
+        for sign in (1, -1)
+    )
+    expected = (ahead - behind) / (2 * step)
+    assert (gradient * direction).sum() == pytest.approx(expected, rel=0.005)
+    assert abs(expected) > 0.1
+
+
+def test_what_is_not_a_number_is_no_zero():
+    """Nor is it passed over in silence."""
+    x = np.full((6, 10), np.nan, "float32")
+    assert np.isnan(ops.convert_to_numpy(orthogonalize(x))).all()
+
+
+if keras.backend.backend() == "jax":
+
+    @pytest.mark.parametrize("schedule", ["jordan", "auto"])
+    def test_forward_derivatives_at_zero_are_zero(rng, schedule):
+        import jax
+
+        x = rng.standard_normal((2, 6, 10)).astype("float32")
+        x[0] = 0.0
+        _, tangent = jax.jvp(
+            lambda x: orthogonalize(x, schedule), (x,), (np.ones_like(x),)
+        )
+        np.testing.assert_array_equal(tangent[0], 0.0)
+        assert np.isfinite(tangent[1]).all()
+        assert np.abs(tangent[1]).max() > 1e-3

@@ -1,5 +1,7 @@
 """Settings are final: another optimizer takes over the state, on every backend."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -42,14 +44,39 @@ def momentum_of(model):
     return keras.ops.convert_to_numpy(momentum)
 
 
+def test_all_arguments_are_final_but_the_rate_and_the_name():
+    """Those of Muon as its signature has them, and those of Keras' base class."""
+    own = inspect.signature(Muon).parameters.keys()
+    base = {
+        "clipnorm",
+        "clipvalue",
+        "ema_momentum",
+        "ema_overwrite_frequency",
+        "global_clipnorm",
+        "gradient_accumulation_steps",
+        "loss_scale_factor",
+        "use_ema",
+    }
+    rest = {"base_arguments", "learning_rate", "name"}
+    assert (own | base | {"scale"}) - rest == FINAL
+
+
 @pytest.mark.parametrize("name", sorted(FINAL))
 def test_a_setting_is_refused_by_name(name):
     """Compiled steps would not see it; the value that was set stays."""
     optimizer = Muon()
-    before = getattr(optimizer, name, None)
+    before = str(getattr(optimizer, name, None))
     with pytest.raises(AttributeError, match=rf"`{name}` is decided.*received 0\.5"):
         setattr(optimizer, name, 0.5)
-    assert getattr(optimizer, name, None) is before
+    assert str(getattr(optimizer, name, None)) == before
+
+
+def test_the_way_out_is_that_of_a_subclass():
+    class Mine(Muon):
+        pass
+
+    with pytest.raises(AttributeError, match=r"new = Mine\.from_config.*load_own_var"):
+        Mine().momentum = 0.5
 
 
 def test_what_keras_sets_is_free():
