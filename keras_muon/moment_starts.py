@@ -2,7 +2,7 @@
 
 Its bias correction makes up for moments that begin at zero. Where a file restores the
 count of steps, but not the moments of a variable, these begin later: with the whole
-count, the variable's steps would be up to six times the rate at beta_2 = 0.999.
+count, the variable's steps would be several times too far at beta_2 = 0.999.
 """
 
 import re
@@ -25,12 +25,13 @@ class _Start:
 
     shape = ()
 
-    def __init__(self, velocity: Variable, steps: int):
-        self.velocity, self.steps = velocity, steps
+    def __init__(self, moments: Sequence[Variable], steps: int):
+        self.moments, self.steps = moments, steps
 
     @property
     def name(self) -> str:
-        return f"{self.velocity.name}_start"
+        _, velocity = self.moments
+        return f"{velocity.name}_start"
 
     def assign(self, value: Any) -> None:
         self.steps = int(value)
@@ -48,8 +49,11 @@ class MomentStarts:
     """
 
     def __init__(self, states: Sequence[Sequence[Variable]], steps: int):
-        self._pairs = {i: pair for i, pair in enumerate(states) if len(pair) > 1}
-        self._starts = {i: _Start(pair[1], steps) for i, pair in self._pairs.items()}
+        self._starts = {
+            index: _Start(state, steps)
+            for index, state in enumerate(states)
+            if len(state) > 1
+        }
 
     def of(self, index: int) -> int:
         """Return the count of steps before a variable's moments began."""
@@ -85,13 +89,13 @@ class MomentStarts:
             optimizer.variables,
             store,
             optional=saved,
-            together=list(self._pairs.values()),
+            together=[start.moments for start in starts],
         )
         if missing is None:
             return False
         left = set(map(id, missing))
         for start, old in zip(starts, before, strict=True):
-            if id(start.velocity) in left:
+            if id(start.moments[0]) in left:
                 # It stays as old as it is.
                 start.steps = old + int(optimizer.iterations) - taken
             elif not saved or id(start) in left:
